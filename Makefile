@@ -1,0 +1,51 @@
+# Each target sets up what it needs by itself: a virtual environment in .venv, and system packages when run as root.
+#   make demo    the node, a PACS, synthetic studies, and a table of what came back
+#   make test    the tests
+#   make check   ruff, mypy, the import rules
+#   make bench   the figures in benchmarks/
+# PYTHON and PIP_FLAGS may be set, as: make demo PIP_FLAGS="--index-url …"
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP_FLAGS ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
+
+.PHONY: demo test check bench train setup setup-dev system clean
+.DEFAULT_GOAL := demo
+
+demo: .venv/ready system
+	@$(BIN)/wetread demo
+
+test: .venv/ready-dev system
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/ready-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: .venv/ready-dev system
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+setup: .venv/ready system
+setup-dev: .venv/ready-dev system
+
+.venv/bin/python:
+	@deploy/setup/python.sh "$(PYTHON)"
+
+.venv/ready: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing wetread and what it runs on into .venv (a few minutes the first time) ..."
+	@$(PIP) -e ".[worker]"
+	@touch $@
+
+.venv/ready-dev: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing wetread and what its tests need into .venv (a few minutes the first time) ..."
+	@$(PIP) -e ".[dev]"
+	@touch $@ .venv/ready
+
+system:
+	@deploy/setup/system.sh
+
+clean:
+	rm -rf .venv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

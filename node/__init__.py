@@ -1,0 +1,1 @@
+"""Carries: studies to the pipelines, evidence to the PACS. Owns every wire."""

@@ -1,0 +1,214 @@
+"""settings.toml → one frozen Settings, or a sentence that names the key, its value and what is allowed.
+
+It reads the file and checks it; it opens no port, touches no disk beyond the file, and nobody but ``cli`` imports it:
+everyone else is handed plain values.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+
+from node.errors import BadSettings
+
+VARIABLE = "WETREAD_SETTINGS"
+
+
+def _ae_title(text: str) -> str:
+    # PS3.5 Table 6.2-1: 16 characters of the default repertoire, no backslash, not only spaces.
+    if not re.fullmatch(r"[\x20-\x5b\x5d-\x7e]{1,16}", text) or not text.strip():
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters, no backslash")
+    return text
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise ValueError("an IPv4 or IPv6 address, as 127.0.0.1") from None
+
+
+def _network(text: object) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(str(text), strict=False)
+    except ValueError:
+        raise ValueError("an address or a network, as 10.1.2.3 or 10.1.2.0/24") from None
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Positive = Annotated[float, Field(gt=0)]
+Preset = Literal["ohif", "air"]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class Peer(_Table):
+    ae_title: AETitle
+    address: Annotated[IPv4Network | IPv6Network, PlainValidator(_network)]
+    quiet_seconds: float | None = Field(default=None, ge=0)
+
+
+class ListenerTls(_Table):
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+class Node(_Table):
+    ae_title: AETitle = "WETREAD"
+    bind: Annotated[str, AfterValidator(_address)] = "127.0.0.1"
+    dicom_port: Port = 11112
+    web_port: Port = 8114
+    data: Path = Path("data")
+    quiet_seconds: float = Field(default=3, ge=0)
+    longest_wait_seconds: Positive = 900
+    peers: tuple[Peer, ...] = ()
+    database: str | None = None
+    broker: str | None = None
+    max_associations: int = Field(default=60, ge=1)
+    max_associations_per_address: int = Field(default=50, ge=1)
+    reserve_gib: float = Field(default=1.0, ge=0)
+    tls: ListenerTls | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.data.expanduser().resolve()
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{self.folder / 'ledger.sqlite'}"
+
+
+class Worker(_Table):
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    threads: int = Field(default=0, ge=0)
+    time_limit_seconds: Positive = 600
+    memory_gib: Positive = 8
+    deliver_threads: int = Field(default=8, ge=1)
+
+
+class Destination(_Table):
+    protocol: Literal["dimse", "dicomweb"]
+    ae_title: AETitle | None = None
+    host: str | None = None
+    port: Port | None = None
+    calling_ae_title: AETitle | None = None
+    tls: Literal["off", "required"] = "off"
+    tls_ca: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    url: str | None = Field(default=None, pattern=r"^https?://")
+    user: str | None = None
+    password_variable: str | None = None
+    token_variable: str | None = None
+    verify: bool = True
+
+    @model_validator(mode="after")
+    def _is_reachable(self) -> Destination:
+        needed = ("url",) if self.protocol == "dicomweb" else ("ae_title", "host", "port")
+        missing = [key for key in needed if getattr(self, key) is None]
+        if missing:
+            raise ValueError(f'protocol = "{self.protocol}" needs {", ".join(missing)}')
+        return self
+
+
+class PipelineLine(_Table):
+    use: str = Field(pattern=r"^[\w.\-]+(:\w+)?$")
+    when: dict[str, Any] = {}
+    deliver_to: tuple[str, ...] = ()
+    priority: int = Field(default=5, ge=0, le=9)
+    preset: Preset = "ohif"
+
+
+class Settings(_Table):
+    node: Node = Node()
+    worker: Worker = Worker()
+    destinations: dict[str, Destination] = {}
+    pipelines: dict[str, PipelineLine] = {
+        "mr_brain": PipelineLine(
+            use="pipelines.mr_brain:BrainTumour", when={"Modality": "MR", "BodyPartExamined": ["BRAIN", "HEAD"]}
+        )
+    }
+
+    @model_validator(mode="after")
+    def _destinations_exist(self) -> Settings:
+        for name, line in self.pipelines.items():
+            for destination in line.deliver_to:
+                if destination not in self.destinations:
+                    known = ", ".join(self.destinations) or "none is defined"
+                    raise ValueError(f'pipelines.{name}.deliver_to names "{destination}"; destinations: {known}')
+        return self
+
+
+def load(path: Path | None = None) -> tuple[Settings, str]:
+    """The settings and their source: ``path``, else $WETREAD_SETTINGS, else ./settings.toml, else the defaults.
+
+    Raises:
+        BadSettings: One sentence per mistake; exit status 2.
+    """
+    named = path or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
+    file = named or Path("settings.toml")
+    if not file.is_file():
+        if named:
+            raise BadSettings(f"{file}: no such file")
+        return Settings(), "the shipped defaults"
+    try:
+        return parse(tomllib.loads(file.read_text(encoding="utf-8")), str(file)), str(file)
+    except tomllib.TOMLDecodeError as error:
+        raise BadSettings(f"{file}: not TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSettings(f"{file}: cannot be read: {error}") from error
+
+
+def parse(tables: dict[str, Any], source: str) -> Settings:
+    """Settings from the tables of a TOML file; ``source`` stands at the head of each sentence."""
+    try:
+        return Settings.model_validate(tables)
+    except ValidationError as error:
+        raise BadSettings("\n".join(_sentences(error, source))) from None
+
+
+def _sentences(error: ValidationError, source: str) -> Iterator[str]:
+    for fault in error.errors():
+        place = [str(part) for part in fault["loc"]]
+        key = ".".join(place)
+        if fault["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(place[-1], _keys(place[:-1]), n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; allowed: {', '.join(sorted(_keys(place[:-1])))}"
+            yield f"{source}: {key}: no such setting{hint}"
+            continue
+        what = fault["msg"].removeprefix("Value error, ")
+        value = fault["input"]
+        shown = f" is {value!r}" if isinstance(value, str | int | float | bool) and "password" not in key else ""
+        yield f"{source}: {key}{shown}: {what}" if key else f"{source}: {what}"
+
+
+def _keys(place: list[str]) -> list[str]:
+    """The keys that are allowed in the table at ``place``."""
+    match place:
+        case []:
+            table: type[BaseModel] = Settings
+        case ["node"]:
+            table = Node
+        case ["node", "peers", *_]:
+            table = Peer
+        case ["node", "tls"]:
+            table = ListenerTls
+        case ["worker"]:
+            table = Worker
+        case ["destinations", *_]:
+            table = Destination
+        case _:
+            table = PipelineLine
+    return list(table.model_fields)

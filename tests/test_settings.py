@@ -1,0 +1,98 @@
+"""Settings: what is written is what is meant, and a mistake is named."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from node import settings
+from node.errors import BadSettings
+
+ROOT = Path(__file__).parents[1]
+
+
+def wrong(tables: dict[str, object]) -> str:
+    with pytest.raises(BadSettings) as caught:
+        settings.parse(tables, "settings.toml")
+    return str(caught.value)
+
+
+def test_the_shipped_file_says_the_defaults() -> None:
+    shipped, source = settings.load(ROOT / "settings.toml")
+    assert shipped == settings.Settings()
+    assert source.endswith("settings.toml")
+
+
+def test_every_setting_stands_in_the_shipped_file_with_a_comment() -> None:
+    text = (ROOT / "settings.toml").read_text()
+    for table in (settings.Node, settings.Worker, settings.Destination, settings.PipelineLine, settings.ListenerTls):
+        for key in table.model_fields:
+            assert f"\n{key} = " in text or f"\n# {key} = " in text or f"\n# [node.{key}]" in text, key
+
+
+@pytest.mark.parametrize(
+    ("tables", "sentence"),
+    [
+        ({"node": {"dicom_prot": 1}}, "node.dicom_prot: no such setting; did you mean dicom_port?"),
+        ({"node": {"dicom_port": 99999}}, "node.dicom_port is 99999: Input should be less than or equal to 65535"),
+        ({"node": {"ae_title": "A" * 17}}, "an AE title has 1 to 16 printable ASCII characters"),
+        ({"node": {"bind": "localhost"}}, "node.bind is 'localhost': an IPv4 or IPv6 address"),
+        ({"node": {"peers": [{"ae_title": "CT1", "address": "10.0.0.300"}]}}, "node.peers.0.address is '10.0.0.300'"),
+        ({"destinations": {"PACS": {"protocol": "dimse"}}}, "needs ae_title, host, port"),
+        ({"destinations": {"PACS": {"protocol": "ftp"}}}, "destinations.PACS.protocol is 'ftp'"),
+        (
+            {"pipelines": {"mr_brain": {"use": "a:b", "deliver_to": ["PAX"]}}},
+            'pipelines.mr_brain.deliver_to names "PAX"; destinations: none is defined',
+        ),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value(tables: dict[str, object], sentence: str) -> None:
+    assert sentence in wrong(tables)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    assert len(wrong({"node": {"dicom_port": 0, "quiet": 1}, "wroker": {}}).splitlines()) == 3
+
+
+def test_a_file_that_is_not_toml_or_not_there_is_named(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[node\n")
+    with pytest.raises(BadSettings, match=r"broken\.toml: not TOML"):
+        settings.load(broken)
+    with pytest.raises(BadSettings, match=r"absent\.toml: no such file"):
+        settings.load(tmp_path / "absent.toml")
+
+
+def test_the_environment_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[node]\nae_title = "MINE"\n')
+    monkeypatch.setenv(settings.VARIABLE, str(file))
+    assert settings.load()[0].node.ae_title == "MINE"
+
+
+def test_the_contract_example_is_accepted() -> None:
+    text = """
+[node]
+ae_title = "WETREAD"
+bind = "127.0.0.1"
+dicom_port = 11112
+web_port = 8114
+data = "data"
+quiet_seconds = 3
+peers = [{ ae_title = "CT1", address = "127.0.0.0/8" }]
+[destinations.PACS]
+protocol = "dimse"
+ae_title = "ORTHANC"
+host = "127.0.0.1"
+port = 4242
+[destinations.WEB]
+protocol = "dicomweb"
+url = "http://127.0.0.1:8042/dicom-web"
+[pipelines.mr_brain]
+use = "pipelines.mr_brain:BrainTumour"
+when = { Modality = "MR", BodyPartExamined = "BRAIN" }
+deliver_to = ["PACS"]
+"""
+    assert settings.parse(tomllib.loads(text), "example").pipelines["mr_brain"].deliver_to == ("PACS",)
