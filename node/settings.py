@@ -113,6 +113,7 @@ class Destination(_Table):
     password_variable: str | None = None
     token_variable: str | None = None
     verify: bool = True
+    commitment: bool = False
 
     @model_validator(mode="after")
     def _is_reachable(self) -> Destination:

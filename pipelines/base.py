@@ -42,7 +42,7 @@ class Algorithm:
     Attributes:
         name: Algorithm Name (111001), the pipeline's own: ``mr_brain``.
         version: Algorithm Version (111003), as ``1.0.0``.
-        family: From CID 7162, as ``Code("123109", "DCM", "Artificial Intelligence")``.
+        family: From CID 7162, as ``Code("123110", "DCM", "Artificial Intelligence")``.
         weights_digest: SHA-256 of the weights file in hexadecimal; the Device UID derives from it, so that
             retraining changes it.
     """

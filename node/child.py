@@ -1,0 +1,113 @@
+"""The program that reads studies: a process of its own, so that whatever a study does to it takes nothing else along.
+
+    python -m node.child REPLIES THREADS MEMORY_BYTES
+
+One JSON line on standard input asks, one JSON line on the descriptor REPLIES answers; pipelines stay loaded between
+the lines. What a pipeline prints goes to standard error. It has no network, no ledger and no queue to talk to: those
+are its parent's, which also watches its time and its memory (warm.py).
+
+    {"do": "load", "use": …}                                            → {} | {"fault": sentence}
+    {"do": "read", "use": …, "name": …, "study": …, "files": […],
+     "out": …, "job": …, "preset": …}                                   → {"runs": […], "refused": […]} | {"fault": …}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import json
+import logging
+import os
+import resource
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from pipelines import reading, registry
+from pipelines.base import Pipeline
+from pipelines.instance import one_sentence
+from pipelines.study import Study, read_files
+
+Ask = dict[str, Any]
+
+
+class Fault(Exception):
+    """The question cannot be answered; one sentence says why."""
+
+
+def main() -> None:
+    descriptor, threads, memory = (int(text) for text in sys.argv[1:4])
+    _make_harmless(memory)
+    pipelines: dict[str, Pipeline] = {}
+    with os.fdopen(descriptor, "w", encoding="utf-8") as replies:
+        for line in sys.stdin:
+            replies.write(json.dumps(answer(json.loads(line), pipelines, threads)) + "\n")
+            replies.flush()
+            gc.collect()  # volumes hang in cycles (pydicom's datasets): the next study needs the room
+
+
+def answer(ask: Ask, pipelines: dict[str, Pipeline], threads: int) -> dict[str, Any]:
+    try:
+        match ask["do"]:
+            case "load":
+                _loaded(ask["use"], pipelines, threads)
+                return {}
+            case "read":
+                return _read(ask, _loaded(ask["use"], pipelines, threads))
+            case other:
+                raise Fault(f"{other!r} is not something that can be asked")
+    except Fault as fault:
+        return {"fault": str(fault)}
+
+
+def _loaded(use: str, pipelines: dict[str, Pipeline], threads: int) -> Pipeline:
+    if use not in pipelines:
+        try:
+            pipelines[use] = registry.load(use)
+        except Exception as error:  # what a pipeline raises while it loads is its own affair
+            raise Fault(one_sentence(error)) from error
+        _bound(threads)
+    return pipelines[use]
+
+
+def _read(ask: Ask, pipeline: Pipeline) -> dict[str, Any]:
+    study, refused = _study(ask["study"], [Path(file) for file in ask["files"]])
+    runs = reading.read(study, pipeline, name=ask["name"], out=Path(ask["out"]), job=ask["job"], preset=ask["preset"])
+    return {"runs": [run.as_json() for run in runs], "refused": refused}
+
+
+def _study(uid: str, files: list[Path]) -> tuple[Study, list[str]]:
+    studies, refused = read_files(files)
+    reasons = sorted({each.reason for each in refused})
+    for study in studies:
+        if study.uid == uid:
+            return study, reasons
+    why = f": {'; '.join(reasons[:3])}" if reasons else ""
+    raise Fault(f"none of the {len(files)} files of the study can be read{why}")
+
+
+def _make_harmless(memory: int) -> None:
+    """Limits, and no way to write what a patient is called anywhere but into the evidence."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file holds the study
+    if memory:
+        # Private writable memory: unlike RLIMIT_AS, this does not count what is reserved and never used (setrlimit(2)).
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    os.dup2(2, 1)  # whatever prints
+    warnings.simplefilter("ignore")  # pydicom's warnings quote values
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    faulthandler.enable()  # names of functions, no values
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")  # if memory runs out, rather we than the listener
+
+
+def _bound(threads: int) -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        # Threads that wait by spinning cost a factor of 5 to 30 where two processes share the cores (measured).
+        torch.set_num_threads(threads)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,291 @@
+"""``wetread demo``: the whole node, a PACS and synthetic studies, and a table of what came back.
+
+At a terminal it stays up until Ctrl-C; without one it ends after the table, with exit status 0 only if every study
+came back. It shows that the node works; what the network finds in synthetic studies says nothing of its accuracy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import httpx
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from node import delivery
+from node.cli.options import console, out
+from node.cli.pacs import Pacs, running
+from node.cli.queue import AT_REST, ENDED
+from node.errors import NodeError, Unavailable
+from node.ledger import DeliveryState, Job, Ledger, StudyHistory
+
+if TYPE_CHECKING:
+    from pipelines.synthetic import Truth
+
+WAIT_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Ports:
+    dicom: int
+    web: int
+    pacs_dicom: int
+    pacs_web: int
+
+
+@click.command()
+@click.option("--folder", default="demo", type=click.Path(path_type=Path), show_default=True, help="Where it all lies.")
+@click.option("--ends", is_flag=True, help="End after the table also at a terminal.")
+def demo(folder: Path, ends: bool) -> None:
+    """Show the whole: node, PACS, synthetic studies as a scanner would send them, and what came back.
+
+    \b
+    Example: wetread demo
+    """
+    from pipelines import synthetic
+
+    folder = folder.resolve()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+    # The first choices are the ports that the manuals name; what is taken is replaced.
+    ports = Ports(*(_free(port) for port in (11112, 8114, 4242, 8042)))
+    settings = _settings(folder, ports)
+    console.print("Making synthetic brain MR studies …")
+    truths = synthetic.demo_studies(folder / "studies")
+    console.print("Starting the PACS …")
+    with running(folder / "pacs", dicom_port=ports.pacs_dicom, http_port=ports.pacs_web, node_port=ports.dicom) as pacs:
+        _name_the_pacs(settings, pacs)
+        console.print(f"Starting the node (log: {folder / 'node.log'}) …")
+        with _node(settings, folder / "node.log", ports):
+            ledger = Ledger(f"sqlite:///{folder / 'data' / 'ledger.sqlite'}")
+            try:
+                _send(truths, ports)
+                histories = _await(ledger, truths)
+                missing = _show(truths, histories, pacs)
+            finally:
+                ledger.close()
+            _where_to_look(folder, settings, ports, pacs)
+            if sys.stdout.isatty() and not ends:
+                _stay()
+    if missing:
+        raise NodeError(f"{missing} of {len(truths)} studies did not come back; see {folder / 'node.log'}")
+
+
+def _free(wanted: int) -> int:
+    """``wanted``, or a free port where it is taken."""
+    for port in (wanted, 0):
+        try:
+            with socket.create_server(("127.0.0.1", port)) as door:
+                return int(door.getsockname()[1])
+        except OSError:
+            continue
+    raise Unavailable("no free port on 127.0.0.1")
+
+
+def _settings(folder: Path, ports: Ports) -> Path:
+    file = folder / "settings.toml"
+    file.write_text(
+        f"""# Written by `wetread demo`.
+[node]
+dicom_port = {ports.dicom}
+web_port = {ports.web}
+data = {json.dumps(str(folder / "data"))}
+reserve_gib = 0.2
+"""
+    )
+    return file
+
+
+def _name_the_pacs(settings: Path, pacs: Pacs) -> None:
+    with settings.open("a") as file:
+        file.write(
+            f"""
+[destinations.PACS]
+protocol = "dimse"
+ae_title = "{pacs.name}"
+host = "127.0.0.1"
+port = {pacs.dicom_port}
+
+[pipelines.mr_brain]
+use = "pipelines.mr_brain:BrainTumour"
+when = {{ Modality = "MR", BodyPartExamined = ["BRAIN", "HEAD"] }}
+deliver_to = ["PACS"]
+"""
+        )
+
+
+@contextmanager
+def _node(settings: Path, log: Path, ports: Ports) -> Iterator[None]:
+    with log.open("wb") as sink:
+        command = [sys.executable, "-m", "node", "--settings", str(settings), "up"]
+        process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            _wait_for_health(process, ports.web, log)
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _wait_for_health(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    sentence = "no answer"
+    for _ in range(600):
+        if process.poll() is not None:
+            raise Unavailable(f"the node ended with status {process.returncode}: {_last_line(log)}")
+        try:
+            httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).raise_for_status()
+            return
+        except httpx.HTTPError as error:
+            sentence = str(error)
+        time.sleep(0.1)
+    raise Unavailable(f"the node did not become ready ({sentence}); its log: {log}")
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+def _bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console)
+
+
+def _send(truths: list[Truth], ports: Ports) -> None:
+    scanner = delivery.Destination(
+        name="node", protocol="dimse", ae_title="WETREAD", host="127.0.0.1", port=ports.dicom, calling_ae_title="MR1"
+    )
+    with _bar() as bar:
+        task = bar.add_task("Sending as a scanner would", total=sum(len(truth.files) for truth in truths))
+        for truth in truths:
+            for answer in delivery.send(scanner, [delivery.outgoing(path) for path in truth.files]):
+                if answer.verdict != "delivered":
+                    raise NodeError(f"the node did not take {answer.sop_uid}: {answer.comment}")
+                bar.advance(task)
+
+
+def _await(ledger: Ledger, truths: list[Truth]) -> dict[str, StudyHistory]:
+    """Wait until every study is at rest, its jobs have ended and its evidence is delivered or refused."""
+    until = time.monotonic() + WAIT_SECONDS
+    with _bar() as bar:
+        task = bar.add_task("Settling, reading, delivering", total=len(truths))
+        while True:
+            known = {entry.uid for entry in ledger.studies(len(truths))}
+            histories = {truth.study_uid: ledger.study(truth.study_uid) for truth in truths if truth.study_uid in known}
+            done = sum(_is_over(history) for history in histories.values())
+            bar.update(task, completed=done)
+            if done == len(truths) or time.monotonic() > until:
+                return histories
+            time.sleep(0.2)
+
+
+def _is_over(history: StudyHistory) -> bool:
+    return (
+        history.study.state in AT_REST
+        and all(job.state in ENDED for job in history.jobs)
+        and all(one.state in (DeliveryState.DELIVERED, DeliveryState.DEAD) for one in history.deliveries)
+    )
+
+
+def _show(truths: list[Truth], histories: dict[str, StudyHistory], pacs: Pacs) -> int:
+    """Print the tables; returns how many studies did not come back."""
+    found = Table("Study", "In it", "Found", "In the PACS", title="What came back", title_justify="left")
+    times = Table(
+        *("Study", "Settled", "Waited", "Load", "CNN", "Encode", "Delivered"),
+        title="How long each step took, in seconds",
+        title_justify="left",
+    )
+    missing = 0
+    for truth in truths:
+        history = histories.get(truth.study_uid)
+        job = history.jobs[-1] if history and history.jobs else None
+        objects = _arrived(history, job, pacs) if history and job else 0
+        expected = len(history.evidence[job.id]) if history and job else 0
+        back = job is not None and job.state == "DONE" and expected > 0 and objects == expected
+        missing += not back
+        truly = f"{truth.volume_cm3:.0f} ml" if truth.lesion else "no lesion"
+        kinds = _kinds(history, job) if history and job else ""
+        mark = "[green]✓[/]" if back else "[red]✗[/]"
+        found.add_row(truth.title, truly, _found(job, history), f"{mark} {kinds}")
+        times.add_row(truth.title, *_times(history, job))
+    out.print(found)
+    out.print(times)
+    return missing
+
+
+def _found(job: Job | None, history: StudyHistory | None) -> str:
+    if job is None:
+        return (history.study.reason or "not read") if history else "never arrived"
+    said = []
+    for run in json.loads(job.runs or "[]"):
+        if run["status"] != "read":
+            said.append(f"{run['status']}: {run['reason']}")
+        for finding in run["findings"]:
+            volumes = [m["value"] for m in finding["measurements"] if m["unit"] == "cm3"]
+            certainty = f" ({finding['certainty']:.0%})" if finding["certainty"] is not None else ""
+            amount = f" {volumes[0]:.0f} ml" if volumes else ""
+            name = finding["segment"] or finding["code"][2]
+            said.append(f"{name}{amount}{certainty}" if finding["present"] else f"none{certainty}")
+    return "; ".join(said) or f"{job.state.lower()}: {job.reason or ''}"
+
+
+def _times(history: StudyHistory | None, job: Job | None) -> list[str]:
+    if history is None or job is None:
+        return [""] * 6
+    settled = history.revisions[-1].settled_at - history.study.last_arrival if history.revisions else None
+    waited = job.claimed_at - job.queued_at if job.claimed_at else None
+    sent = [one.delivered_at - one.queued_at for one in history.deliveries if one.job_id == job.id and one.delivered_at]
+    steps = [
+        settled,
+        waited,
+        *(job.stages.get(name) for name in ("load", "network", "encode")),
+        max(sent, default=None),
+    ]
+    return ["" if step is None else f"{step:.1f}" for step in steps]
+
+
+def _arrived(history: StudyHistory, job: Job, pacs: Pacs) -> int:
+    """How many of the job's objects the PACS has: by QIDO-RS where it can be asked, else as it answered."""
+    made = {one.sop_uid for one in history.evidence[job.id]}
+    held = pacs.objects(job.study_uid)
+    if held is None:
+        return len({answer.sop_uid for answer in history.answers if answer.status == 0} & made)
+    return len({item["00080018"]["Value"][0] for item in held} & made)
+
+
+def _kinds(history: StudyHistory, job: Job) -> str:
+    names = {"1.2.840.10008.5.1.4.1.1.66.4": "SEG", "1.2.840.10008.5.1.4.1.1.88.34": "SR"}
+    return " + ".join(sorted(names.get(one.sop_class, one.sop_class) for one in history.evidence[job.id]))
+
+
+def _where_to_look(folder: Path, settings: Path, ports: Ports, pacs: Pacs) -> None:
+    where = f"{pacs.http}/app/explorer.html" if pacs.http else str(pacs.folder / "archive")
+    out.print(f"PACS       {where}", soft_wrap=True)
+    out.print(f"evidence   {folder / 'data' / 'evidence'}", soft_wrap=True)
+    out.print(f"health     http://127.0.0.1:{ports.web}/health", soft_wrap=True)
+    out.print(f"a scanner  AE title WETREAD, 127.0.0.1 port {ports.dicom}", soft_wrap=True)
+    out.print(f"a folder   wetread --settings {settings} send FOLDER", soft_wrap=True)
+
+
+def _stay() -> None:
+    console.print("The node stays up. Ctrl-C ends it.")
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        console.print("Ending …")

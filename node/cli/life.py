@@ -1,0 +1,113 @@
+"""``wetread train`` and ``wetread evaluate``: the life cycle of a model, with progress and pictures."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from node.cli.options import chosen_routes, console, existing_folder, out, routes_of, settings_of
+from node.errors import BadSettings, NodeError
+
+
+def seconds_of(text: str) -> float:
+    """``90``, ``90s``, ``30m``, ``2h`` as seconds.
+
+    Raises:
+        BadSettings: If it is none of these.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not match:
+        raise BadSettings(f"--budget {text}: a time, as 90s, 30m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _bar() -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console)
+
+
+@click.command()
+@click.argument("pipeline")
+@click.option("--data", required=True, help="Folder of DICOM studies with index.csv, as the README describes.")
+@click.option("--labels", help="Folder that the mask column of index.csv is relative to; default: --data.")
+@click.option("--out", "target", required=True, type=click.Path(path_type=Path), help="Where the run lies.")
+@click.option("--budget", default="30m", show_default=True, help="How long to train: 90s, 30m, 2h.")
+@click.option("--fold", type=click.IntRange(0, 4), help="Keep this fold of the patients apart and judge on it.")
+@click.option("--init", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Weights to start from.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--resume", is_flag=True, help="Go on where a stopped run left off.")
+def train(
+    pipeline: str, data: str, labels: str | None, target: Path, budget: str, fold: int | None, init: Path | None,
+    seed: int, resume: bool,
+) -> None:  # fmt: skip
+    """Train a pipeline's network on labelled studies; resumable, with a learning curve as a picture.
+
+    \b
+    Example: wetread train mr_brain --data studies --labels set --out runs/first --fold 0 --budget 30m
+    """
+    from pipelines.training.loop import Progress as Step
+    from pipelines.training.train import train as train_pipeline
+
+    seconds = seconds_of(budget)
+    with _bar() as bar:
+        task = bar.add_task("reading the studies", total=1.0)
+
+        def show(now: Step) -> None:
+            judged = "" if now.dice is None else f", Dice {now.dice:.3f}"
+            text = now.note or f"step {now.step}, loss {now.loss:.3f}{judged}, {now.seconds_left / 60:.0f} min left"
+            bar.update(task, completed=now.share, description=text)
+
+        try:
+            result = train_pipeline(
+                pipeline,
+                existing_folder(data),
+                target,
+                labels=existing_folder(labels or data),
+                budget_seconds=seconds,
+                seed=seed,
+                fold=fold,
+                init=init,
+                resume=resume,
+                progress=show,
+            )
+        except ValueError as error:
+            raise NodeError(str(error)) from error
+    judged = "" if result.best_dice is None else f", best Dice {result.best_dice:.3f}"
+    out.print(f"{result.steps} steps in {result.seconds / 60:.1f} min{judged}: {result.weights}")
+
+
+@click.command()
+@click.argument("pipeline")
+@click.option("--data", required=True, help="Folder of DICOM studies with index.csv, as the README describes.")
+@click.option("--labels", help="Folder that the mask column of index.csv is relative to; default: --data.")
+@click.option("--split", default="dev", show_default=True, help="Which split of index.csv.")
+@click.option("--out", "target", required=True, type=click.Path(path_type=Path), help="Where the report goes.")
+@click.pass_context
+def evaluate(context: click.Context, pipeline: str, data: str, labels: str | None, split: str, target: Path) -> None:
+    """Judge a pipeline on labelled studies, through DICOM: a report with intervals, subgroups and pictures.
+
+    \b
+    Example: wetread evaluate mr_brain --data studies --labels set --split dev --out report
+    """
+    from pipelines import registry
+    from pipelines.training.evaluate import evaluate as evaluate_pipeline
+
+    route = chosen_routes(routes_of(settings_of(context)), (pipeline,))[pipeline]
+    with _bar() as bar:
+        task = bar.add_task("reading the studies", total=None)
+        try:
+            report = evaluate_pipeline(
+                registry.load(route.use),
+                existing_folder(data),
+                split,
+                target,
+                labels=existing_folder(labels or data),
+                progress=lambda text: bar.update(task, description=text),
+            )
+        except ValueError as error:
+            raise NodeError(str(error)) from error
+    out.print((target / "report.md").read_text(), markup=False)
+    if not report:
+        raise NodeError("nothing was evaluated")

@@ -1,0 +1,67 @@
+"""What several commands share: the settings in force as plain values, and the console to talk on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from node import settings as settings_file
+from node.delivery import Destination
+from node.errors import BadSettings
+from node.routing import Route
+from node.settings import Settings
+
+# Progress and logs go to standard error: standard output holds the result alone.
+console = Console(stderr=True, highlight=False)
+out = Console(highlight=False)
+
+
+def settings_of(context: click.Context) -> Settings:
+    """The settings that the command line names.
+
+    Raises:
+        BadSettings: One sentence per mistake.
+    """
+    return settings_file.load(context.obj)[0]
+
+
+def routes_of(settings: Settings) -> dict[str, Route]:
+    """The routing rules, checked: an unknown DICOM keyword is an error that names it."""
+    return {
+        name: Route(
+            name=name,
+            use=line.use,
+            when=line.when,
+            deliver_to=line.deliver_to,
+            priority=line.priority,
+            preset=line.preset,
+        )
+        for name, line in settings.pipelines.items()
+    }
+
+
+def destinations_of(settings: Settings) -> dict[str, Destination]:
+    """The destinations by name; the node calls itself by its own AE title unless they say otherwise."""
+    own = settings.node.ae_title
+    return {
+        name: Destination(**{"name": name} | dict(line) | {"calling_ae_title": line.calling_ae_title or own})
+        for name, line in settings.destinations.items()
+    }
+
+
+def chosen_routes(routes: Mapping[str, Route], names: tuple[str, ...]) -> dict[str, Route]:
+    """The routes that ``--pipeline`` names; all of them where it names none."""
+    for name in names:
+        if name not in routes:
+            raise BadSettings(f"{name}: no such pipeline; in the settings: {', '.join(routes) or 'none'}")
+    return {name: routes[name] for name in names} if names else dict(routes)
+
+
+def existing_folder(text: str) -> Path:
+    folder = Path(text)
+    if not folder.is_dir():
+        raise BadSettings(f"{folder}: no such folder")
+    return folder

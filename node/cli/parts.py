@@ -1,0 +1,195 @@
+"""``wetread up`` and its parts, each a command of its own: ``listen``, ``work``, ``web``, ``redis``."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+import click
+from redis import Redis
+
+from node import broker, log
+from node.cli.options import destinations_of, routes_of, settings_of
+from node.errors import Unavailable
+from node.ledger import Ledger
+from node.settings import Settings
+from node.web.app import Check, WebOptions, disk_check, serve
+
+GIB = 2**30
+
+
+@contextlib.contextmanager
+def _stopping() -> Iterator[threading.Event]:
+    """An event that SIGTERM and Ctrl-C set."""
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, action in before.items():
+            signal.signal(number, action)
+
+
+def prepared(settings: Settings) -> Ledger:
+    """The data folder, for its owner only, and the ledger with its tables as this version knows them."""
+    settings.node.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ledger = Ledger(settings.node.database_url)
+    ledger.upgrade()
+    return ledger
+
+
+def broker_url(settings: Settings) -> str:
+    return settings.node.broker or broker.broker_url(settings.node.folder)
+
+
+@click.command()
+@click.pass_context
+def up(context: click.Context) -> None:
+    """Run everything that this machine needs, and restart what dies. Ctrl-C drains.
+
+    \b
+    Example: wetread --settings settings.toml up
+    """
+    from node import supervisor
+
+    log.to_stderr()
+    settings = settings_of(context)
+    routes_of(settings)  # a wrong rule stops the start here, not in a part
+    destinations_of(settings)
+    prepared(settings).close()
+    given = ["--settings", str(context.obj)] if context.obj else []
+    parts = [supervisor.Part(name, (sys.executable, "-m", "node", *given, name)) for name in ("listen", "work", "web")]
+    with _stopping() as stop, _broker_where_none_runs(settings):
+        supervisor.supervise(parts, stop, state_file=settings.node.folder / "parts.json")
+
+
+@click.command()
+@click.pass_context
+def listen(context: click.Context) -> None:
+    """Receive studies by C-STORE, and answer C-ECHO.
+
+    \b
+    Example: wetread listen
+    """
+    from node import listener
+    from node.spool import Spool
+
+    log.to_stderr()
+    settings = settings_of(context)
+    node = settings.node
+    ledger = prepared(settings)
+    spool = Spool(node.folder / "spool", reserve_bytes=int(node.reserve_gib * GIB))
+    options = listener.ListenerOptions(
+        ae_title=node.ae_title,
+        bind=node.bind,
+        port=node.dicom_port,
+        peers=tuple(listener.Peer(peer.ae_title, peer.address, peer.quiet_seconds) for peer in node.peers),
+        quiet_seconds=node.quiet_seconds,
+        longest_wait_seconds=node.longest_wait_seconds,
+        max_associations=node.max_associations,
+        max_associations_per_address=node.max_associations_per_address,
+        tls=listener.Tls(node.tls.certificate, node.tls.key, node.tls.client_ca) if node.tls else None,
+    )
+    with _stopping() as stop:
+        listener.serve(options, spool, ledger, stop)
+    ledger.close()
+
+
+@click.command()
+@click.pass_context
+def work(context: click.Context) -> None:
+    """Settle studies, run pipelines, deliver evidence.
+
+    \b
+    Example: wetread work
+    """
+    from node import worker
+
+    log.to_stderr()
+    settings = settings_of(context)
+    node, given = settings.node, settings.worker
+    prepared(settings).close()
+    options = worker.WorkerOptions(
+        ledger_url=node.database_url,
+        broker_url=broker_url(settings),
+        spool=node.folder / "spool",
+        evidence=node.folder / "evidence",
+        routes=routes_of(settings),
+        destinations=destinations_of(settings),
+        device=given.device,
+        threads=given.threads,
+        time_limit_seconds=given.time_limit_seconds,
+        memory_gib=given.memory_gib,
+        deliver_threads=given.deliver_threads,
+    )
+    with _stopping() as stop, _broker_where_none_runs(settings):
+        worker.run(options, stop)
+
+
+def _broker_where_none_runs(settings: Settings) -> contextlib.AbstractContextManager[object]:
+    """The embedded Redis, unless ``up`` runs it already or the settings name another."""
+    if settings.node.broker is None:
+        try:
+            broker.server_id(settings.node.folder)
+        except Unavailable:
+            return broker.embedded(settings.node.folder)
+    return contextlib.nullcontext()
+
+
+@click.command()
+@click.pass_context
+def web(context: click.Context) -> None:
+    """Answer /health and /metrics.
+
+    \b
+    Example: wetread web
+    """
+    log.to_stderr()
+    settings = settings_of(context)
+    node = settings.node
+    ledger = prepared(settings)
+    # Without users there is nobody to let in: beyond loopback the web server does not listen.
+    bind = node.bind if ip_address(node.bind).is_loopback else "127.0.0.1"
+    options = WebOptions(bind, node.web_port, _checks(settings, ledger), lambda: _counts(ledger))
+    with _stopping() as stop:
+        serve(options, stop)
+    ledger.close()
+
+
+def _checks(settings: Settings, ledger: Ledger) -> dict[str, Check]:
+    node = settings.node
+
+    def ledger_answers() -> None:
+        ledger.overview()
+
+    def broker_answers() -> None:
+        if node.broker is None:
+            broker.server_id(node.folder)
+        else:
+            Redis.from_url(node.broker, socket_timeout=3).ping()
+
+    def listener_answers() -> None:
+        bound = ip_address(node.bind)
+        own = ("::1" if bound.version == 6 else "127.0.0.1") if bound.is_unspecified else node.bind
+        socket.create_connection((own, node.dicom_port), 3).close()
+
+    return {
+        "ledger": ledger_answers,
+        "broker": broker_answers,
+        "listener": listener_answers,
+        "disk": disk_check(node.folder, int(node.reserve_gib * GIB)),
+    }
+
+
+def _counts(ledger: Ledger) -> dict[str, dict[str, int]]:
+    overview = ledger.overview()
+    sent = Counter[str]()
+    for states in overview.deliveries.values():
+        sent.update(states)
+    return {"studies": overview.studies, "jobs": overview.jobs, "deliveries": dict(sent)}

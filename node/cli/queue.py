@@ -1,0 +1,188 @@
+"""``wetread status`` and what an administrator does: retry, cancel, hold, release."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from node.cli.options import out, settings_of
+from node.errors import NodeError
+from node.ledger import Delivery, Job, JobState, Ledger, StudyState
+
+STYLES = {
+    **dict.fromkeys(("DONE", "DELIVERED", "settled"), "green"),
+    **dict.fromkeys(("RUNNING", "SENDING", "receiving"), "cyan"),
+    **dict.fromkeys(("FAILED", "QUARANTINED", "DEAD", "held"), "red"),
+    **dict.fromkeys(("CANCELLED", "SUPERSEDED"), "dim"),
+}
+
+
+@contextmanager
+def opened(context: click.Context) -> Iterator[Ledger]:
+    """The ledger of the settings.
+
+    Raises:
+        NodeError: If this machine has none yet.
+    """
+    node = settings_of(context).node
+    if node.database is None and not (node.folder / "ledger.sqlite").exists():
+        raise NodeError(f"no ledger under {node.folder}: has a node run here? (wetread up)")
+    ledger = Ledger(node.database_url)
+    ledger.upgrade()
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+@click.command()
+@click.option("--watch", is_flag=True, help="A live table, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@click.option("--limit", default=20, show_default=True, help="How many studies.")
+@click.pass_context
+def status(context: click.Context, watch: bool, as_json: bool, limit: int) -> None:
+    """Show the queue: studies, jobs, deliveries.
+
+    \b
+    Example: wetread status --watch
+    """
+    with opened(context) as ledger:
+        if as_json:
+            json.dump(_as_json(ledger, limit), sys.stdout, indent=1)
+            sys.stdout.write("\n")
+        elif watch:
+            with Live(picture(ledger, limit), console=out, auto_refresh=False) as live:
+                while True:
+                    time.sleep(1)
+                    live.update(picture(ledger, limit), refresh=True)
+        else:
+            out.print(picture(ledger, limit))
+
+
+@click.command()
+@click.argument("job", type=int)
+@click.pass_context
+def retry(context: click.Context, job: int) -> None:
+    """Queue a job that failed once more.
+
+    \b
+    Example: wetread retry 17
+    """
+    with opened(context) as ledger:
+        ledger.retry(job)
+        out.print(f"job {job} is queued again")
+
+
+@click.command()
+@click.argument("job", type=int)
+@click.pass_context
+def cancel(context: click.Context, job: int) -> None:
+    """Cancel a job that waits.
+
+    \b
+    Example: wetread cancel 17
+    """
+    with opened(context) as ledger:
+        ledger.cancel(job)
+        out.print(f"job {job} is cancelled")
+
+
+@click.command()
+@click.argument("study")
+@click.option("--reason", default="held by the administrator", show_default=True)
+@click.pass_context
+def hold(context: click.Context, study: str, reason: str) -> None:
+    """Hold a study: nothing of it is read or sent until it is released.
+
+    \b
+    Example: wetread hold 1.2.840.1 --reason "wrong patient?"
+    """
+    with opened(context) as ledger:
+        ledger.hold(study, reason)
+        out.print(f"study {study} is held")
+
+
+@click.command()
+@click.argument("study")
+@click.pass_context
+def release(context: click.Context, study: str) -> None:
+    """Release a study that is held.
+
+    \b
+    Example: wetread release 1.2.840.1
+    """
+    with opened(context) as ledger:
+        out.print(ledger.release(study))
+
+
+def styled(state: str) -> Text:
+    return Text(state, style=STYLES.get(state, ""))
+
+
+def picture(ledger: Ledger, limit: int) -> Group:
+    """What ``status`` shows: a line of counts, and a row per study with its jobs and deliveries."""
+    counts = ledger.overview()
+    lines = [
+        f"studies    {_counts(counts.studies)}",
+        f"jobs       {_counts(counts.jobs)}",
+        *(f"deliveries {name}: {_counts(states)}" for name, states in counts.deliveries.items()),
+    ]
+    if counts.oldest_queued_at is not None:
+        lines.append(f"oldest waiting {time.time() - counts.oldest_queued_at:.0f} s")
+    table = Table("Study", "State", "Images", "Job", "Pipeline", "State", "Deliveries", "Why")
+    for study in ledger.studies(limit):
+        history = ledger.study(study.uid)
+        head: list[str | Text] = [_short(study.uid), styled(study.state), str(study.arrived)]
+        for job in history.jobs or (None,):
+            sent = [one for one in history.deliveries if job and one.job_id == job.id]
+            table.add_row(*head, *_job_cells(job, sent, study.reason))
+            head = ["", "", ""]
+    return Group(*lines, table)
+
+
+def _job_cells(job: Job | None, sent: list[Delivery], study_reason: str | None) -> list[str | Text]:
+    if job is None:
+        return ["", "", "", "", study_reason or ""]
+    why = "; ".join(filter(None, [study_reason, job.reason, *(one.reason for one in sent)]))
+    where = Text(", ").join(Text.assemble(f"{one.destination} ", styled(one.state)) for one in sent)
+    return [str(job.id), job.pipeline, styled(job.state), where, why]
+
+
+def _short(uid: str) -> str:
+    return uid if len(uid) <= 24 else f"…{uid[-22:]}"
+
+
+def _counts(states: dict[str, int]) -> str:
+    return ", ".join(f"{count} {state.lower()}" for state, count in sorted(states.items())) or "none"
+
+
+def _as_json(ledger: Ledger, limit: int) -> dict[str, object]:
+    studies = []
+    for entry in ledger.studies(limit):
+        history = ledger.study(entry.uid)
+        studies.append(
+            {
+                **dataclasses.asdict(entry),
+                "jobs": [_plain(job) for job in history.jobs],
+                "deliveries": [dataclasses.asdict(one) for one in history.deliveries],
+            }
+        )
+    return {"overview": dataclasses.asdict(ledger.overview()), "studies": studies}
+
+
+def _plain(job: Job) -> dict[str, object]:
+    return {**dataclasses.asdict(job), "runs": json.loads(job.runs) if job.runs else None}
+
+
+ENDED = frozenset({JobState.DONE, JobState.FAILED, JobState.QUARANTINED, JobState.CANCELLED, JobState.SUPERSEDED})
+AT_REST = frozenset({StudyState.SETTLED, StudyState.UNROUTED, StudyState.HELD})

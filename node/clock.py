@@ -1,0 +1,179 @@
+"""The clock: settles the studies whose time has come, and rings again whatever the ledger holds and the queue forgot.
+
+Any number of clocks may run, on any number of machines: a study settles once, a job rung twice is claimed once. It
+reads headers, one per series, and neither pixels nor evidence.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pydicom.dataset import Dataset
+
+from node import log, routing
+from node.errors import NodeError, Unavailable
+from node.ledger import Instance, Ledger, NewJob
+from node.routing import Route
+from node.tasks import ANALYZE, DELIVER
+from pipelines.instance import Unreadable, open_instance
+
+SETTLE_SECONDS = 0.25
+RING_SECONDS = 5.0
+FIRST_PATIENCE, LONGEST_PATIENCE = 10.0, 60.0  # until what was rung and not taken is rung again
+FULL = 1000  # bells of one priority that nobody has heard: more of them would only fill the broker
+_TRIES_PER_SERIES = 3
+
+_events = log.get("clock")
+
+
+class Bell(Protocol):
+    def ring_job(self, job_id: int, priority: int) -> bool: ...
+    def ring_delivery(self, delivery_id: int, priority: int) -> bool: ...
+    def waiting(self, queue: str) -> dict[int, int] | None: ...
+
+
+class Clock:
+    """Settles and rings, each when it is time.
+
+    Args:
+        path: Where the instance with a SHA-256 lies.
+    """
+
+    def __init__(self, ledger: Ledger, *, path: Callable[[str], Path], routes: Mapping[str, Route], bell: Bell) -> None:
+        self._ledger = ledger
+        self._path = path
+        self._routes = routes
+        self._bell = bell
+        self._jobs = Ringing(bell, ANALYZE, bell.ring_job)
+        self._deliveries = Ringing(bell, DELIVER, bell.ring_delivery)
+        self._failing: dict[str, float] = {}  # studies whose settling failed, and when to try again
+
+    def run(self, stop: threading.Event) -> None:
+        next_ring = 0.0
+        is_well = True
+        while not stop.is_set():
+            try:
+                self.settle()
+                if time.monotonic() >= next_ring:
+                    next_ring = time.monotonic() + RING_SECONDS
+                    self.ring()
+                is_well = True
+            except Unavailable as error:
+                if is_well:
+                    _events.error("the ledger does not answer; nothing settles until it does", reason=str(error))
+                is_well = False
+            stop.wait(SETTLE_SECONDS)
+
+    def settle(self) -> None:
+        """Settle what is due, the longest waiting first, and ring for its jobs."""
+        now = time.monotonic()
+        for study_uid in self._ledger.due():
+            if self._failing.get(study_uid, 0.0) > now:
+                continue
+            try:
+                self._settle(study_uid)
+                self._failing.pop(study_uid, None)
+            except Unavailable:
+                raise
+            except Exception as error:  # one study must not stop the clock for the others
+                self._failing[study_uid] = now + FIRST_PATIENCE
+                reason = f"{type(error).__name__}: {error}" if isinstance(error, NodeError) else type(error).__name__
+                _events.error("a study cannot be settled", study=study_uid, reason=reason)
+
+    def ring(self) -> None:
+        """Ring for what is ready and was not rung, or was rung and not taken."""
+        self._jobs.ring(self._ledger.ready())
+        self._deliveries.ring(self._ledger.ready_deliveries())
+
+    def _settle(self, study_uid: str) -> None:
+        instances = self._ledger.instances(study_uid)
+        headers, faults = self._headers(instances)
+        matches = routing.route(headers, self._routes)
+        wanted = [_new_job(self._routes[match.pipeline], match.why) for match in matches if match.matched]
+        jobs = self._ledger.settle(study_uid, wanted, seen=len(instances))
+        for job in jobs:
+            self._jobs.ring_now(job.id, job.priority)
+            _events.info("queued", study=study_uid, job=job.id, pipeline=job.pipeline, priority=job.priority)
+        if not wanted:
+            # Why each rule failed may quote the study: `wetread doctor --file` shows it, the log does not.
+            why = "; ".join(faults) if not headers else f"none of the {len(self._routes)} rules wants it"
+            _events.info("unrouted", study=study_uid, count=len(instances), reason=why)
+
+    def _headers(self, instances: Sequence[Instance]) -> tuple[list[Dataset], list[str]]:
+        """One header per series that can be read, and why the others cannot."""
+        by_series: dict[str, list[Instance]] = {}
+        for instance in instances:
+            by_series.setdefault(instance.series_uid, []).append(instance)
+        headers: list[Dataset] = []
+        faults: list[str] = []
+        for series_uid, of_series in by_series.items():
+            for instance in of_series[:_TRIES_PER_SERIES]:
+                try:
+                    headers.append(open_instance(self._path(instance.sha256)))
+                    break
+                except (Unreadable, OSError) as error:
+                    faults.append(str(error))
+                    _events.warning("a header cannot be read", series=series_uid, sop=instance.sop_uid)
+        return headers, faults
+
+
+def _new_job(route: Route, why: str) -> NewJob:
+    return NewJob(
+        pipeline=route.name,
+        use=route.use,
+        priority=route.priority,
+        destinations=tuple(route.deliver_to),
+        preset=route.preset,
+        reason=why,
+    )
+
+
+@dataclass
+class _Rung:
+    next: float  # of time.monotonic
+    patience: float
+
+
+class Ringing:
+    """What was rung of one queue, and when it is to be rung again.
+
+    At once if the queue is empty, for then the broker was flushed or has lost it; else after 10 s, 20 s, 40 s, 60 s:
+    what waits behind a thousand others is not lost, and bells cost memory.
+    """
+
+    def __init__(self, bell: Bell, queue: str, ring: Callable[[int, int], bool]) -> None:
+        self._bell = bell
+        self._queue = queue
+        self._ring = ring
+        self._rung: dict[int, _Rung] = {}
+
+    def ring_now(self, number: int, priority: int) -> None:
+        if self._ring(number, priority):
+            self._rung[number] = _Rung(time.monotonic() + FIRST_PATIENCE, FIRST_PATIENCE)
+
+    def ring(self, ready: Sequence[tuple[int, int]]) -> None:
+        """Ring for those of ``ready``, as (number, priority), that need it."""
+        self._rung = {number: self._rung[number] for number, _ in ready if number in self._rung}
+        if not ready:
+            return
+        waiting = self._bell.waiting(self._queue)
+        if waiting is None:
+            return
+        is_empty = not any(waiting.values())
+        now = time.monotonic()
+        for number, priority in ready:
+            rung = self._rung.get(number)
+            if rung is not None and rung.next > now and not is_empty:
+                continue
+            if waiting[priority] >= FULL:
+                continue
+            if not self._ring(number, priority):
+                return
+            waiting[priority] += 1
+            patience = FIRST_PATIENCE if rung is None else min(rung.patience * 2, LONGEST_PATIENCE)
+            self._rung[number] = _Rung(now + patience, patience)

@@ -1,0 +1,81 @@
+"""The ledger: studies, jobs and deliveries, their states and times. It is the truth; the broker is only a bell.
+
+Every act is one short transaction, and may be done twice. It holds UIDs, digests and times, never a patient's name
+or number, no pixels and no evidence: those lie in the spool, named by their digest. It starts no process, rings no
+bell and decides nothing about routing.
+
+    study     RECEIVING → SETTLED | UNROUTED; HELD until a human releases it
+    job       QUEUED → RUNNING → DONE | FAILED | QUARANTINED | CANCELLED | SUPERSEDED
+    delivery  WAITING → SENDING → DELIVERED | DEAD
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from node.ledger.arrivals import Arrivals
+from node.ledger.database import Database
+from node.ledger.deliveries import Deliveries
+from node.ledger.entries import (
+    Answer,
+    Claim,
+    Delivery,
+    DeliveryClaim,
+    DeliveryState,
+    Evidence,
+    Instance,
+    Job,
+    JobState,
+    NewJob,
+    Overview,
+    Revision,
+    StudyEntry,
+    StudyHistory,
+    StudyState,
+)
+from node.ledger.jobs import Jobs
+from node.ledger.overview import Pages
+from node.ledger.settling import Settling
+
+__all__ = [
+    "Answer",
+    "Claim",
+    "Delivery",
+    "DeliveryClaim",
+    "DeliveryState",
+    "Evidence",
+    "Instance",
+    "Job",
+    "JobState",
+    "Ledger",
+    "NewJob",
+    "Overview",
+    "Revision",
+    "StudyEntry",
+    "StudyHistory",
+    "StudyState",
+]
+
+
+class Ledger(Arrivals, Settling, Jobs, Deliveries, Pages):
+    """The ledger of one node, in SQLite (one machine) or PostgreSQL (several), shared by its processes and threads.
+
+    Args:
+        url: ``sqlite:////var/lib/wetread/ledger.sqlite`` or ``postgresql+psycopg://user@host/wetread``.
+        clock: The time in seconds since the epoch, where a call is not given ``now``.
+
+    Raises:
+        BadSettings: If the URL is of another database.
+        Unavailable: From any call, when the database does not answer or cannot be written.
+    """
+
+    def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(Database(url), clock)
+
+    def upgrade(self) -> None:
+        """Bring the tables to this version; several processes may do so at once."""
+        self._database.upgrade()
+
+    def close(self) -> None:
+        self._database.close()

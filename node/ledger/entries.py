@@ -1,0 +1,238 @@
+"""What the ledger hands out and takes in: frozen values, and the words for states. No SQL here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class StudyState(StrEnum):
+    RECEIVING = "receiving"
+    SETTLED = "settled"
+    UNROUTED = "unrouted"  # settled, and no rule wants it
+    HELD = "held"  # a human has to look; nothing of it is read or sent
+
+
+class JobState(StrEnum):
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    FAILED = "FAILED"
+    QUARANTINED = "QUARANTINED"  # it took its worker along too often
+    CANCELLED = "CANCELLED"
+    SUPERSEDED = "SUPERSEDED"  # a newer revision of the study settled before it was read
+
+
+class DeliveryState(StrEnum):
+    WAITING = "WAITING"
+    SENDING = "SENDING"
+    DELIVERED = "DELIVERED"
+    DEAD = "DEAD"
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One version of one instance, as it lies in the spool."""
+
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+    sop_class: str
+    transfer_syntax: str
+    sha256: str
+    size: int
+    modality: str
+    caller: str
+    received_at: float
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """What a rule asks for: this pipeline, for the revision that settles.
+
+    Attributes:
+        priority: 0 the most urgent to 9.
+        reason: The sentence that says which rule matched, and how.
+    """
+
+    pipeline: str
+    use: str
+    priority: int = 5
+    destinations: tuple[str, ...] = ()
+    preset: str = "ohif"
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.priority <= 9:
+            raise ValueError(f"the priority of {self.pipeline} is {self.priority}, not 0 to 9")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One study revision for one pipeline.
+
+    Attributes:
+        key: Always the same for the same study, pipeline, revision and set of instances: the seed of its evidence's
+            UIDs, and the name of its folder.
+        predecessor_key: The key of the last job of this pipeline on this study that is done, whose evidence the new
+            one replaces.
+        attempts: How often it was claimed; with the owner, what a worker proves its claim by.
+        why: The rule that matched. ``reason``: why it ended as it did.
+    """
+
+    id: int
+    study_uid: str
+    revision: int
+    pipeline: str
+    use: str
+    priority: int
+    destinations: tuple[str, ...]
+    preset: str
+    why: str
+    key: str
+    predecessor_key: str | None
+    state: JobState
+    attempts: int
+    owner: str | None
+    lease_until: float | None
+    not_before: float
+    queued_at: float
+    claimed_at: float | None
+    done_at: float | None
+    outcome: str | None
+    reason: str | None
+    runs: str | None
+    stages: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's right to a job, until its lease ends.
+
+    Attributes:
+        files: SHA-256 of the instances of the job's revision, as the spool names them.
+    """
+
+    job: Job
+    owner: str
+    attempt: int
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One object that a job made; ``path`` is relative to the evidence root."""
+
+    path: str
+    sha256: str
+    sop_uid: str
+    sop_class: str
+    series_uid: str
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """The evidence of one job for one destination."""
+
+    id: int
+    job_id: int
+    destination: str
+    state: DeliveryState
+    attempts: int
+    owner: str | None
+    lease_until: float | None
+    not_before: float
+    queued_at: float
+    claimed_at: float | None
+    first_failed_at: float | None
+    delivered_at: float | None
+    verified_at: float | None
+    verified: bool
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class DeliveryClaim:
+    """A sender's right to a delivery, until its lease ends.
+
+    Attributes:
+        evidence: What the destination has not accepted yet. ``all_evidence``: also what it has, for reading back.
+    """
+
+    delivery: Delivery
+    job: Job
+    owner: str
+    attempt: int
+    evidence: tuple[Evidence, ...]
+    all_evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a destination said to one object; ``status`` is None where it said nothing."""
+
+    delivery_id: int
+    sop_uid: str
+    attempt: int
+    status: int | None
+    verdict: str
+    comment: str
+    answered_at: float
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A set of instances that does not change any more; it names the one that it replaces."""
+
+    study_uid: str
+    number: int
+    predecessor: int | None
+    digest: str
+    instances: int
+    opened_at: float
+    last_arrival: float
+    settled_at: float
+
+
+@dataclass(frozen=True)
+class StudyEntry:
+    """One study, as a list shows it."""
+
+    uid: str
+    state: StudyState
+    reason: str | None
+    caller: str
+    revision: int
+    arrived: int
+    expected: int | None
+    first_arrival: float
+    opened_at: float
+    last_arrival: float
+    settle_at: float
+    settle_by: float
+    modalities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StudyHistory:
+    """Everything that the ledger holds of one study: the times of its steps stand in its parts."""
+
+    study: StudyEntry
+    series: dict[str, int]  # instances per Series Instance UID
+    revisions: tuple[Revision, ...]
+    jobs: tuple[Job, ...]
+    evidence: dict[int, tuple[Evidence, ...]]  # per job id
+    deliveries: tuple[Delivery, ...]
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """How many there are in each state; ``deliveries`` per destination."""
+
+    studies: dict[str, int]
+    jobs: dict[str, int]
+    deliveries: dict[str, dict[str, int]]
+    instances: int
+    bytes: int
+    oldest_queued_at: float | None

@@ -1,0 +1,238 @@
+"""Jobs: who may do which, and how it ended.
+
+A claim is one atomic UPDATE that counts the attempt before the work begins, so that a study that kills its worker is
+counted too. Owner and attempt together are a fencing token: whoever lost the claim cannot write a result.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, and_, exists, insert, or_, select, update
+
+from node.errors import LostClaim, NodeError
+from node.ledger.chapter import MAX_ATTEMPTS, Chapter, is_held, job_of, locked_job, members
+from node.ledger.entries import Claim, DeliveryState, Evidence, Job, JobState
+from node.ledger.settling import last_done_key
+from node.ledger.tables import deliveries, evidence, jobs, studies
+
+REPLACED = "a newer revision of the study settled first"
+OLDER = jobs.alias("older")
+COUNTED = jobs.c.attempts - jobs.c.forgiven
+
+
+class Jobs(Chapter):
+    def ready(self, now: float | None = None, *, limit: int = 1000) -> list[tuple[int, int]]:
+        """(job id, priority) of what can be claimed: the most urgent first, then the oldest."""
+        with self._database.reading() as db:
+            query = select(jobs.c.id, jobs.c.priority).where(_claimable(self._now(now)))
+            query = query.order_by(jobs.c.priority, jobs.c.queued_at, jobs.c.id).limit(limit)
+            return [(row.id, row.priority) for row in db.execute(query)]
+
+    def claim(self, job_id: int, *, owner: str, lease_seconds: float, now: float | None = None) -> Claim | None:
+        """The right to do the job, or None: it is not to be had, or has just been put into quarantine."""
+        moment = self._now(now)
+        which = and_(jobs.c.id == job_id, _claimable(moment))
+        with self._database.reading() as db:  # most bells ring for what is taken: those need not wait for a writer
+            if db.execute(select(jobs.c.id).where(which)).one_or_none() is None:
+                return None
+        with self._database.writing() as db:
+            spent = f"tried {MAX_ATTEMPTS} times, and the worker died or failed each time"
+            db.execute(_ended(and_(which, COUNTED >= MAX_ATTEMPTS), JobState.QUARANTINED, moment, spent))
+            # A run that was lost is not worth repeating once a newer revision has settled.
+            db.execute(_ended(and_(which, _is_replaced()), JobState.SUPERSEDED, moment, REPLACED))
+            row = db.execute(
+                update(jobs)
+                .where(which)
+                .values(
+                    state=JobState.RUNNING,
+                    attempts=jobs.c.attempts + 1,
+                    owner=owner,
+                    lease_until=moment + lease_seconds,
+                    claimed_at=moment,
+                )
+                .returning(jobs)
+            ).one_or_none()
+            if row is None:
+                return None
+            # An older revision's worker that has gone silent must not come back with a result after this one's.
+            older = and_(
+                jobs.c.study_uid == row.study_uid, jobs.c.pipeline == row.pipeline, jobs.c.revision < row.revision
+            )
+            silent = and_(older, jobs.c.state == JobState.RUNNING)
+            db.execute(_ended(silent, JobState.SUPERSEDED, moment, REPLACED))
+            return _claimed(db, row, owner)
+
+    def heartbeat(self, job_id: int, owner: str, attempt: int, lease_seconds: float, now: float | None = None) -> bool:
+        """Prolong the lease; False when the claim is lost or the job cancelled: stop the work."""
+        with self._database.writing() as db:
+            longer = update(jobs).where(_mine(job_id, owner, attempt))
+            return db.execute(longer.values(lease_until=self._now(now) + lease_seconds)).rowcount == 1
+
+    def finish(
+        self,
+        claim: Claim,
+        *,
+        outcome: str,
+        reason: str | None = None,
+        runs_json: str = "[]",
+        evidence: Sequence[Evidence] = (),
+        stages: Mapping[str, float] | None = None,
+        now: float | None = None,
+    ) -> list[int]:
+        """The job is done; its evidence waits for each destination. Returns the ids of the deliveries.
+
+        Raises:
+            LostClaim: If the job is no longer this worker's; nothing is written.
+        """
+        json.loads(runs_json)  # what is kept can be read again
+        moment = self._now(now)
+        values = {"outcome": outcome, "reason": reason, "runs": runs_json, "stages": dict(stages or {})}
+        with self._database.writing() as db:
+            job = _close(db, claim, {"state": JobState.DONE, "done_at": moment} | values)
+            _keep_evidence(db, job, evidence)
+            return [_send_to(db, job, destination, moment) for destination in job.destinations if evidence]
+
+    def fail(self, claim: Claim, *, reason: str, retry_at: float | None, now: float | None = None) -> JobState:
+        """The job did not work: again at ``retry_at``, unless it was tried often enough, or never (None).
+
+        Raises:
+            LostClaim: If the job is no longer this worker's.
+        """
+        moment = self._now(now)
+        with self._database.writing() as db:
+            counted = locked_job(db, claim.job.id)
+            if retry_at is None:
+                state = JobState.FAILED
+            elif counted.attempts - counted.forgiven >= MAX_ATTEMPTS:
+                state = JobState.QUARANTINED
+            elif db.execute(select(jobs.c.id).where(jobs.c.id == claim.job.id, _is_replaced())).one_or_none():
+                state = JobState.SUPERSEDED
+            else:
+                state = JobState.QUEUED
+            times = {"not_before": retry_at} if state == JobState.QUEUED else {"done_at": moment}
+            _close(db, claim, {"state": state, "reason": reason} | times)
+            return state
+
+    def give_back(self, claim: Claim, *, now: float | None = None) -> None:
+        """The worker stops before the end, through no fault of the job: the attempt does not count.
+
+        Raises:
+            LostClaim: If the job is no longer this worker's.
+        """
+        values = {"state": JobState.QUEUED, "not_before": self._now(now), "forgiven": jobs.c.forgiven + 1}
+        with self._database.writing() as db:
+            _close(db, claim, values)
+
+    def retry(self, job_id: int, *, now: float | None = None) -> None:
+        """An administrator lets a job that ended without a result start afresh."""
+        moment = self._now(now)
+        with self._database.writing() as db:
+            job = locked_job(db, job_id)
+            if job.state not in (JobState.FAILED, JobState.QUARANTINED, JobState.CANCELLED):
+                raise NodeError(f"job {job_id} is {job.state}; only a failed, quarantined or cancelled one is retried")
+            newest = db.scalars(select(studies.c.revision).where(studies.c.uid == job.study_uid)).one()
+            if job.revision != newest:
+                raise NodeError(f"job {job_id} is of revision {job.revision}; the study is at revision {newest}")
+            again = {"state": JobState.QUEUED, "not_before": moment, "forgiven": jobs.c.attempts}
+            cleared = {"owner": None, "lease_until": None, "done_at": None, "reason": None}
+            db.execute(update(jobs).where(jobs.c.id == job_id).values(again | cleared))
+
+    def cancel(self, job_id: int, *, now: float | None = None) -> None:
+        """An administrator stops a job; a worker that runs it learns so at its next heartbeat."""
+        moment = self._now(now)
+        with self._database.writing() as db:
+            job = locked_job(db, job_id)
+            if job.state not in (JobState.QUEUED, JobState.RUNNING):
+                raise NodeError(f"job {job_id} is {job.state}; only a queued or running one is cancelled")
+            db.execute(_ended(jobs.c.id == job_id, JobState.CANCELLED, moment, "cancelled by an administrator"))
+
+    def job(self, job_id: int) -> Job:
+        with self._database.reading() as db:
+            row = db.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
+        if row is None:
+            raise NodeError(f"the ledger knows no job {job_id}")
+        return job_of(row)
+
+
+def _claimable(moment: float) -> Any:
+    """SQL: queued and its time has come, or its worker has not been heard of; and no reason to wait."""
+    queued = and_(jobs.c.state == JobState.QUEUED, jobs.c.not_before <= moment)
+    deserted = and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until <= moment)
+    return and_(or_(queued, deserted), ~is_held(jobs), ~_older_runs(moment))
+
+
+def _older_runs(moment: float) -> Any:
+    """SQL: the job of an older revision is running, whose evidence this one will name as what it replaces."""
+    return exists().where(
+        OLDER.c.study_uid == jobs.c.study_uid,
+        OLDER.c.pipeline == jobs.c.pipeline,
+        OLDER.c.revision < jobs.c.revision,
+        OLDER.c.state == JobState.RUNNING,
+        OLDER.c.lease_until > moment,
+    )
+
+
+def _is_replaced() -> Any:
+    """SQL: a newer revision of the job's study has settled."""
+    newer: Select[Any] = select(studies.c.uid).where(studies.c.uid == jobs.c.study_uid)
+    return newer.where(studies.c.revision > jobs.c.revision).correlate(jobs).exists()
+
+
+def _claimed(db: Connection, row: Row[Any], owner: str) -> Claim:
+    # An older revision's job may have ended since this one was queued: its evidence is what ours replaces.
+    before = last_done_key(db, row.study_uid, row.pipeline, row.revision)
+    if before != row.predecessor_key:
+        named = update(jobs).where(jobs.c.id == row.id).values(predecessor_key=before).returning(jobs)
+        row = db.execute(named).one()
+    files = tuple(member.sha256 for member in members(db, row.study_uid, row.revision))
+    return Claim(job=job_of(row), owner=owner, attempt=row.attempts, files=files)
+
+
+def _mine(job_id: int, owner: str, attempt: int) -> Any:
+    token = and_(jobs.c.owner == owner, jobs.c.attempts == attempt)
+    return and_(jobs.c.id == job_id, jobs.c.state == JobState.RUNNING, token)
+
+
+def _ended(which: Any, state: JobState, moment: float, reason: str) -> Any:
+    return update(jobs).where(which).values(state=state, done_at=moment, lease_until=None, reason=reason)
+
+
+def _close(db: Connection, claim: Claim, values: dict[str, Any]) -> Job:
+    mine = _mine(claim.job.id, claim.owner, claim.attempt)
+    row = db.execute(update(jobs).where(mine).values({"lease_until": None} | values).returning(jobs)).one_or_none()
+    if row is None:
+        raise LostClaim(f"job {claim.job.id} is no longer held by {claim.owner} (attempt {claim.attempt})")
+    return job_of(row)
+
+
+def _keep_evidence(db: Connection, job: Job, objects: Sequence[Evidence]) -> None:
+    rows = [
+        {
+            "job_id": job.id,
+            "position": position,
+            "sop_uid": one.sop_uid,
+            "series_uid": one.series_uid,
+            "sop_class": one.sop_class,
+            "path": one.path,
+            "sha256": one.sha256,
+        }
+        for position, one in enumerate(objects)
+    ]
+    if rows:
+        db.execute(insert(evidence), rows)
+
+
+def _send_to(db: Connection, job: Job, destination: str, moment: float) -> int:
+    values = {
+        "job_id": job.id,
+        "destination": destination,
+        "state": DeliveryState.WAITING,
+        "attempts": 0,
+        "not_before": moment,
+        "queued_at": moment,
+        "verified": False,
+    }
+    return int(db.scalars(insert(deliveries).values(values).returning(deliveries.c.id)).one())

@@ -1,0 +1,1 @@
+"""The ledger's tables from version to version (Alembic). A version that was released is never edited."""

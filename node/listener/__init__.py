@@ -1,0 +1,247 @@
+"""The way in: a Storage SCP that puts what it receives into the spool (PS3.4 Annex B), and answers C-ECHO (Annex A).
+
+    server.py       connections: caps, TLS, threads
+    wire.py         bytes against deadlines
+    association.py  PS3.8: negotiation, P-DATA, release and abort
+    command.py      PS3.7: command sets
+    storage.py      what a request comes to
+    journal.py      the ledger catches up
+
+It decodes no pixels, runs no pipeline, and imports neither Celery, torch nor the ledger, which it is handed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from node import log
+from node.listener.association import (
+    CALLED_UNKNOWN,
+    CALLER_UNKNOWN,
+    CONGESTED,
+    TOO_MANY,
+    Aborted,
+    Association,
+    Patience,
+    ProtocolFault,
+    Rejection,
+    Request,
+)
+from node.listener.journal import Journal, Ledger
+from node.listener.server import Guest, Places, Server, Tls, Waiting
+from node.listener.storage import Storage
+from node.listener.wire import LineIsDead, Stopped, TooSlow, Wire
+from node.spool import Spool
+
+__all__ = ["Ledger", "Listener", "ListenerOptions", "Patience", "Peer", "Tls", "listening", "serve"]
+
+_events = log.get("listener")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Who may call: an AE title from an address or a network, both or not at all (PS3.15 says nothing of titles alone).
+
+    Attributes:
+        quiet_seconds: How long after its associations a study is given for more; None for the listener's.
+    """
+
+    ae_title: str
+    address: ipaddress.IPv4Network | ipaddress.IPv6Network
+    quiet_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class ListenerOptions:
+    """How the listener listens.
+
+    Attributes:
+        port: 0 takes a free one.
+        peers: Who may call; with none, anybody on this machine and nobody else.
+        longest_wait_seconds: After its first instance a study settles, whatever is still open.
+        max_waiting: Connections that have not asked for an association yet, of all addresses; half of it of one.
+        largest_bytes: Of one instance.
+        drain_seconds: How long open associations are given to end when the listener stops.
+    """
+
+    ae_title: str = "WETREAD"
+    bind: str = "127.0.0.1"
+    port: int = 11112
+    peers: tuple[Peer, ...] = ()
+    quiet_seconds: float = 3.0
+    longest_wait_seconds: float = 900.0
+    max_associations: int = 60
+    max_associations_per_address: int = 50
+    max_waiting: int = 128
+    largest_bytes: int = 16 << 30
+    tls: Tls | None = None
+    patience: Patience = field(default_factory=Patience)
+    drain_seconds: float = 20.0
+
+
+class Listener:
+    """A Storage SCP that listens, from ``start`` to ``close``.
+
+    Raises:
+        Unavailable: The port is taken.
+        BadSettings: The certificate or key cannot be used.
+    """
+
+    def __init__(self, options: ListenerOptions, spool: Spool, ledger: Ledger) -> None:
+        self._options, self._spool = options, spool
+        self._journal = Journal(
+            spool, ledger, quiet_seconds=options.quiet_seconds, longest_wait_seconds=options.longest_wait_seconds
+        )
+        self._places = Places(most=options.max_associations, most_per_address=options.max_associations_per_address)
+        self._numbers = itertools.count(1)
+        self._stopping = threading.Event()
+        self._server = Server(
+            (options.bind, options.port),
+            self._attend,
+            tls=options.tls,
+            waiting=Waiting(most=options.max_waiting, most_per_address=max(1, options.max_waiting // 2)),
+            request_seconds=options.patience.request,
+        )
+
+    @property
+    def port(self) -> int:
+        return self._server.port
+
+    def start(self) -> None:
+        self._spool.sweep()
+        self._journal.start()
+        self._server.start()
+        _events.info("listening", address=self._options.bind, port=self.port)
+
+    def close(self) -> None:
+        """Take no more, let each peer finish the instance that it is sending, and tell the ledger."""
+        self._stopping.set()
+        all_gone = self._server.close(self._options.drain_seconds)
+        self._journal.close(8)
+        _events.info("stopped", state="drained" if all_gone else "cut off")
+
+    def _attend(self, guest: Guest, introduced: Callable[[], None]) -> None:
+        """One connection, from its first byte to its last."""
+        wire = Wire(guest.connection, stopping=self._stopping.is_set)
+        wire.deadline = guest.due
+        placed = False
+
+        def judge(request: Request) -> Rejection | None:
+            nonlocal placed
+            rejection = self._objection(request, guest.address)
+            placed = not rejection and self._places.take(guest.address)
+            return rejection if rejection or placed else TOO_MANY
+
+        association = Association(wire, judge=judge, patience=self._options.patience)
+        try:
+            if not association.negotiate():
+                self._log_rejection(association, guest.address)
+            else:
+                introduced()
+                self._converse(association, guest.address)
+            wire.close_after_peer()
+        except ProtocolFault as fault:
+            _events.warning("aborted", caller=association.request.caller, address=guest.address, reason=str(fault))
+            _abort(association, wire, fault.reason)
+        except TooSlow as fault:
+            _events.warning("cut off", caller=association.request.caller, address=guest.address, reason=str(fault))
+            _abort(association, wire, 0)
+        except Stopped:
+            _abort(association, wire, 0)
+        except LineIsDead as fault:
+            how = "aborted by the peer" if isinstance(fault, Aborted) else "line is dead"
+            _events.info(how, caller=association.request.caller, address=guest.address, reason=str(fault))
+        finally:
+            if placed:
+                self._places.leave(guest.address)
+
+    def _converse(self, association: Association, address: str) -> None:
+        number, caller = next(self._numbers), association.request.caller
+        kept = 0
+        began = time.monotonic()
+        storage = Storage(
+            self._spool,
+            caller=caller,
+            address=address,
+            largest_bytes=self._options.largest_bytes,
+            arrived=lambda arrival: self._journal.arrived(arrival, number),
+        )
+        try:
+            for message in association.messages():
+                answer = storage.answer(message)
+                if answer:
+                    for _ in message.pieces:  # a refused dataset is read to its end before the answer
+                        pass
+                    association.respond(message, answer.status, answer.comment)
+                    kept += answer.status == 0 and message.command.has_dataset
+        finally:
+            peer = self._peer(caller, address)
+            quiet = peer.quiet_seconds if peer and peer.quiet_seconds is not None else self._options.quiet_seconds
+            self._journal.closed(number, quiet)
+            _events.info(
+                "association ended",
+                caller=caller,
+                address=address,
+                association=number,
+                count=kept,
+                seconds=round(time.monotonic() - began, 3),
+            )
+
+    def _objection(self, request: Request, address: str) -> Rejection | None:
+        if self._options.peers:
+            if not self._peer(request.caller, address):
+                return CALLER_UNKNOWN
+        elif not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+            return CALLER_UNKNOWN
+        if request.called != self._options.ae_title.strip():
+            return CALLED_UNKNOWN
+        if self._stopping.is_set() or self._spool.free_bytes() <= 0:
+            return CONGESTED
+        return None
+
+    def _peer(self, caller: str, address: str) -> Peer | None:
+        at = ipaddress.ip_address(address.partition("%")[0])
+        return next((peer for peer in self._options.peers if peer.ae_title == caller and at in peer.address), None)
+
+    @staticmethod
+    def _log_rejection(association: Association, address: str) -> None:
+        rejection, request = association.rejection, association.request
+        if rejection:
+            code = f"{rejection.result}/{rejection.source}/{rejection.reason}"
+            _events.warning(
+                "rejected",
+                caller=request.caller,
+                called=request.called,
+                address=address,
+                code=code,
+                reason=rejection.why,
+            )
+
+
+def _abort(association: Association, wire: Wire, reason: int) -> None:
+    with contextlib.suppress(LineIsDead):
+        association.abort(2, reason)
+        wire.close_after_peer()
+
+
+@contextlib.contextmanager
+def listening(options: ListenerOptions, spool: Spool, ledger: Ledger) -> Iterator[Listener]:
+    """A listener that listens as long as the ``with`` lasts."""
+    listener = Listener(options, spool, ledger)
+    listener.start()
+    try:
+        yield listener
+    finally:
+        listener.close()
+
+
+def serve(options: ListenerOptions, spool: Spool, ledger: Ledger, stop: threading.Event) -> None:
+    """Listen until ``stop`` is set, then see the open associations out: at most 30 s."""
+    with listening(options, spool, ledger):
+        stop.wait()

@@ -1,0 +1,225 @@
+"""One delivery, from claim to what the destination said: claim → send → answers → read back → finish.
+
+    every object is accepted, and found when asked for      DELIVERED, verified
+    accepted, and the destination cannot be asked           DELIVERED
+    accepted, but not found when asked for                  WAITING, asked again later; after the fifth time DEAD
+    not accepted, for now                                   WAITING, sent again later: only what was not accepted
+    refused for good, or after 72 hours                     DEAD, until an administrator retries it
+
+At most one delivery per destination is under way, so that a slow one holds up itself alone. It speaks neither DICOM nor
+HTTP (delivery.py) and looks into no image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from node import delivery, log
+from node.delivery import Answer, Destination, Outgoing
+from node.errors import LostClaim, NodeError, Unavailable
+from node.ledger import DeliveryClaim, DeliveryState, Evidence, Ledger
+
+LEASE_SECONDS = 60.0
+BEAT_SECONDS = 15.0
+ASK_BACK_PAUSES = (0.0, 0.5, 1.5)  # seconds: a PACS may store first and index a moment later
+ASK_BACK_TRIES = 5
+
+_events = log.get("outbox")
+
+
+class Outbox:
+    """Delivers; may be called from several threads.
+
+    Args:
+        evidence: The folder that evidence lies under.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        evidence: Path,
+        destinations: Mapping[str, Destination],
+        owner: str,
+        stop: threading.Event,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        self._ledger = ledger
+        self._evidence = evidence
+        self._destinations = destinations
+        self._owner = owner
+        self._stop = stop
+        self._lease_seconds = lease_seconds
+        self._lanes = Lanes()
+        self._rng = random.Random()
+
+    def __call__(self, delivery_id: int) -> None:
+        """Deliver it, and whatever comes for the same destination meanwhile; or leave it to the thread that does so."""
+        try:
+            entry = self._ledger.delivery(delivery_id)
+        except Unavailable:
+            raise
+        except NodeError as unknown:
+            _events.warning("a bell rang for nothing", delivery=delivery_id, reason=str(unknown))
+            return
+        for number in self._lanes.through(entry.destination, delivery_id):
+            if self._stop.is_set():
+                continue  # what is left in the lane stays in the ledger
+            try:
+                self._deliver(number)
+            except LostClaim as lost:
+                _events.warning("another sender has the delivery", delivery=number, reason=str(lost))
+
+    def _deliver(self, delivery_id: int) -> None:
+        claim = self._ledger.claim_delivery(delivery_id, self._owner, self._lease_seconds)
+        if claim is None:
+            return
+        with self._beating(claim):
+            try:
+                self._carry_out(claim)
+            except (LostClaim, Unavailable):
+                raise
+            except Exception as error:  # a fault of ours must not cost the delivery
+                said = str(error) if isinstance(error, NodeError) else f"{type(error).__name__} while it was sent"
+                self._wait(claim, said, ())
+
+    def _carry_out(self, claim: DeliveryClaim) -> None:
+        destination = self._destinations.get(claim.delivery.destination)
+        if destination is None:
+            self._bury(claim, f"the settings have no destination {claim.delivery.destination}")
+            return
+        if fault := self._damage(claim.all_evidence):
+            self._bury(claim, fault)
+            return
+        begun = time.monotonic()
+        answers = self._send(claim, destination)
+        refused = [answer for answer in answers if not answer.is_accepted]
+        unanswered = len(claim.evidence) - len(answers)
+        if refused or unanswered:
+            why = dict.fromkeys(answer.comment or answer.verdict for answer in refused)
+            self._wait(claim, "; ".join(why) or f"no answer for {unanswered} objects", refused)
+            return
+        seconds = round(time.monotonic() - begun, 3)
+        self._read_back(claim, destination)
+        _events.info("sent", delivery=claim.delivery.id, destination=destination.name, seconds=seconds)
+
+    def _send(self, claim: DeliveryClaim, destination: Destination) -> list[Answer]:
+        answers: list[Answer] = []
+        if claim.evidence:
+            for answer in delivery.send(destination, [self._outgoing(one) for one in claim.evidence]):
+                self._ledger.record_answer(claim, answer.sop_uid, answer.status, answer.verdict, answer.comment)
+                answers.append(answer)
+        return answers
+
+    def _read_back(self, claim: DeliveryClaim, destination: Destination) -> None:
+        """Delivered means: the destination says, asked, that it has each object; where it can be asked."""
+        objects = [self._outgoing(one) for one in claim.all_evidence]
+        missing: set[str] | None = None
+        for pause in ASK_BACK_PAUSES if destination.verify and objects else ():
+            self._stop.wait(pause)
+            held = delivery.verify(destination, objects)
+            missing = None if held is None else {one.sop_uid for one in objects} - held
+            if not missing:
+                break
+        if not missing:
+            verified = missing is not None
+            self._ledger.finish_delivery(claim, state=DeliveryState.DELIVERED, verified=verified)
+            return
+        reason = f"it accepted {len(objects)} objects, but does not find {len(missing)} of them when asked"
+        if claim.attempt >= ASK_BACK_TRIES:
+            self._bury(claim, reason)
+        else:
+            self._wait(claim, reason, ())
+
+    def _outgoing(self, evidence: Evidence) -> Outgoing:
+        return delivery.outgoing(self._evidence / evidence.path)
+
+    def _damage(self, evidence: Sequence[Evidence]) -> str | None:
+        """What is wrong with the files on disk: what is sent is what was written, byte for byte."""
+        for one in evidence:
+            try:
+                with (self._evidence / one.path).open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                return f"the evidence {one.path} cannot be read: {error.strerror}"
+            if digest != one.sha256:
+                return f"the evidence {one.path} was changed on disk: its SHA-256 is not the one in the ledger"
+        return None
+
+    def _wait(self, claim: DeliveryClaim, reason: str, answers: Sequence[Answer]) -> None:
+        now = time.time()
+        first = claim.delivery.first_failed_at or now
+        retry_at = delivery.next_try(claim.attempt, first, now, self._rng, answers=answers)
+        if retry_at is None:
+            self._bury(claim, reason)
+            return
+        self._ledger.finish_delivery(claim, state=DeliveryState.WAITING, retry_at=retry_at, reason=reason)
+        _events.warning(
+            "not delivered yet", delivery=claim.delivery.id, destination=claim.delivery.destination,
+            attempt=claim.attempt, retry_at=retry_at, reason=reason,
+        )  # fmt: skip
+
+    def _bury(self, claim: DeliveryClaim, reason: str) -> None:
+        self._ledger.finish_delivery(claim, state=DeliveryState.DEAD, reason=reason)
+        _events.error(
+            "not delivered", delivery=claim.delivery.id, destination=claim.delivery.destination, reason=reason
+        )
+
+    @contextmanager
+    def _beating(self, claim: DeliveryClaim) -> Iterator[None]:
+        """Keep the lease alive: a large SEG over a slow line takes longer than any lease that is short enough."""
+        done = threading.Event()
+
+        def beat() -> None:
+            while not done.wait(BEAT_SECONDS):
+                try:
+                    self._ledger.heartbeat_delivery(claim, self._lease_seconds)
+                except NodeError as error:
+                    _events.warning("no heartbeat", delivery=claim.delivery.id, reason=str(error))
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
+class Lanes:
+    """One thread per destination at a time: who comes second leaves its number and is free again."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[str, list[int]] = {}  # a destination that is in here is being served
+
+    def through(self, destination: str, number: int) -> Iterator[int]:
+        """The numbers to do now, in this thread: none if another thread serves the destination already."""
+        with self._lock:
+            if destination in self._waiting:
+                if number not in self._waiting[destination]:
+                    heapq.heappush(self._waiting[destination], number)
+                return
+            self._waiting[destination] = []
+        try:
+            yield number
+            while (following := self._next(destination)) is not None:
+                yield following
+        except BaseException:
+            with self._lock:
+                self._waiting.pop(destination, None)  # the clock rings again for what was left
+            raise
+
+    def _next(self, destination: str) -> int | None:
+        with self._lock:
+            if self._waiting[destination]:
+                return heapq.heappop(self._waiting[destination])
+            del self._waiting[destination]
+            return None

@@ -1,0 +1,194 @@
+"""``wetread work``: a process per device that does jobs, one that delivers, and the clock; each restarted if it dies.
+
+    python -m node.worker analyze DEVICE | deliver | clock        with the options as JSON on standard input
+
+Options come by standard input since they hold passwords. This process itself starts and watches, and does no work.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from node import log
+from node.delivery import Destination
+from node.routing import Route
+from node.supervisor import Part, supervise
+
+DRAIN_SECONDS = 20.0  # what a running job may still take
+_events = log.get("worker")
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """What a worker needs, all of it plain values.
+
+    Attributes:
+        spool: The root of the spool, on a disk that listener and worker share.
+        evidence: The folder that evidence lies under.
+        device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: every GPU that torch can use, else the CPU.
+        threads: Per device; 0: the cores shared out evenly.
+        drain_seconds: How long a running job may go on after SIGTERM before it is given back.
+    """
+
+    ledger_url: str
+    broker_url: str
+    spool: Path
+    evidence: Path
+    routes: Mapping[str, Route] = field(default_factory=dict)
+    destinations: Mapping[str, Destination] = field(default_factory=dict)
+    device: str = "auto"
+    threads: int = 0
+    time_limit_seconds: float = 600.0
+    memory_gib: float = 8.0
+    deliver_threads: int = 8
+    drain_seconds: float = DRAIN_SECONDS
+    lease_seconds: float = 30.0
+
+    def to_json(self) -> bytes:
+        plain: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
+        plain["routes"] = {name: _plain_route(route) for name, route in self.routes.items()}
+        plain["destinations"] = {name: asdict(destination) for name, destination in self.destinations.items()}
+        return json.dumps(plain, default=str).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> WorkerOptions:
+        plain: dict[str, Any] = json.loads(text)
+        plain["routes"] = {
+            name: Route(**route | {"deliver_to": tuple(route["deliver_to"])}) for name, route in plain["routes"].items()
+        }
+        plain["destinations"] = {name: _destination(each) for name, each in plain["destinations"].items()}
+        return cls(**plain | {"spool": Path(plain["spool"]), "evidence": Path(plain["evidence"])})
+
+
+def run(options: WorkerOptions, stop: threading.Event) -> None:
+    """Work until ``stop`` is set; then let what runs finish, for a while. To be called from the main thread."""
+    given = options.to_json()
+    names = [*(f"analyze {device}" for device in devices(options.device)), "deliver", "clock"]
+    parts = [Part(name, (sys.executable, "-m", "node.worker", *name.split()), given=given) for name in names]
+    supervise(parts, stop, drain_seconds=options.drain_seconds + 8.0, labelled=False)
+
+
+def devices(wanted: str) -> tuple[str, ...]:
+    """The devices to have one process each for."""
+    if wanted != "auto":
+        return (wanted,)
+    if not Path("/dev/nvidia0").exists() and not Path("/dev/dxg").exists():
+        return ("cpu",)  # without a driver there is no need to spend seconds on importing torch
+    count = _gpus_of_torch()
+    return tuple(f"cuda:{number}" for number in range(count)) or ("cpu",)
+
+
+def _gpus_of_torch() -> int:
+    """Asked in another process: this one shall load no torch."""
+    program = "import torch; print(torch.cuda.device_count())"
+    try:
+        answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+        return int(answer.stdout.strip() or 0)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return 0
+
+
+def _analyze(options: WorkerOptions, device: str) -> None:
+    from node.analysis import Analysis, Rules
+    from node.ledger import Ledger
+    from node.spool import Spool
+    from node.tasks import ANALYZE, Bell, serve
+    from node.warm import Limits
+
+    stop = threading.Event()
+    bell = Bell(options.broker_url)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = options.threads or max(1, cores // len(devices(options.device)))
+    analysis = Analysis(
+        Ledger(options.ledger_url),
+        Limits(device, threads, int(options.memory_gib * 2**30)),
+        Rules(
+            evidence=options.evidence,
+            owner=_owner(device),
+            time_limit_seconds=options.time_limit_seconds,
+            lease_seconds=options.lease_seconds,
+            drain_seconds=options.drain_seconds,
+        ),
+        path=Spool(options.spool).path,
+        finished=bell.ring_delivery,
+        again=bell.ring_job,
+        stop=stop,
+    )
+    try:
+        analysis.warm(sorted({route.use for route in options.routes.values()}))
+        serve(options.broker_url, ANALYZE, analysis, threads=1, stop=stop, name=_owner(device))
+    finally:
+        analysis.close()
+
+
+def _deliver(options: WorkerOptions) -> None:
+    from node.ledger import Ledger
+    from node.outbox import Outbox
+    from node.tasks import DELIVER, serve
+
+    stop = threading.Event()
+    outbox = Outbox(
+        Ledger(options.ledger_url),
+        evidence=options.evidence,
+        destinations=options.destinations,
+        owner=_owner("deliver"),
+        stop=stop,
+    )
+    threads = max(2, options.deliver_threads)  # one would be the main thread's
+    serve(options.broker_url, DELIVER, outbox, threads=threads, stop=stop, name=_owner("deliver"))
+
+
+def _clock(options: WorkerOptions) -> None:
+    import signal
+
+    from node.clock import Clock
+    from node.ledger import Ledger
+    from node.spool import Spool
+    from node.tasks import Bell
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    ledger = Ledger(options.ledger_url)
+    Clock(ledger, path=Spool(options.spool).path, routes=options.routes, bell=Bell(options.broker_url)).run(stop)
+
+
+def _owner(device: str) -> str:
+    """Who claims: not to be mistaken for a process of the same number that ran before, or on another machine."""
+    return f"{socket.gethostname()}-{os.getpid()}-{device}-{os.urandom(4).hex()}"
+
+
+def _plain_route(route: Route) -> dict[str, Any]:
+    return {one.name: getattr(route, one.name) for one in fields(route) if one.init}
+
+
+def _destination(plain: dict[str, Any]) -> Destination:
+    paths = {key: Path(plain[key]) for key in ("tls_ca", "tls_certificate", "tls_key") if plain[key] is not None}
+    return Destination(**plain | paths)
+
+
+def main() -> None:
+    log.to_stderr()
+    options = WorkerOptions.from_json(sys.stdin.buffer.read())
+    match sys.argv[1:]:
+        case ["analyze", device]:
+            _analyze(options, device)
+        case ["deliver"]:
+            _deliver(options)
+        case ["clock"]:
+            _clock(options)
+        case other:
+            raise SystemExit(f"node.worker does not know how to {' '.join(other)}")
+
+
+if __name__ == "__main__":
+    main()

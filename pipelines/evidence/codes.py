@@ -1,0 +1,131 @@
+"""Every code that the evidence is written in: one table, each entry with where the standard gives it.
+
+A code that is not in here does not leave (``check.py``). The values come from PS3.16; a test walks the table against
+the dictionaries of pydicom. Codes that a study brings along, as its procedure, are the study's own and not in here.
+"""
+
+from __future__ import annotations
+
+from pydicom.sr.coding import Code
+
+TABLE: dict[tuple[str, str], Code] = {}  # (value, scheme) to code
+SOURCES: dict[tuple[str, str], str] = {}  # (value, scheme) to the context group (CID) or template (TID) it is from
+
+
+def _code(value: str, scheme: str, meaning: str, source: str) -> Code:
+    code = Code(value, scheme, meaning)
+    TABLE[value, scheme], SOURCES[value, scheme] = code, source
+    return code
+
+
+# findings, and the property types of segments
+LESION = _code("52988006", "SCT", "Lesion", "CID 7151")
+FLAIR_ABNORMALITY = LESION  # that it is bright on FLAIR stands in the label
+MASS = _code("4147007", "SCT", "Mass", "CID 7151")
+NEOPLASM = _code("108369006", "SCT", "Neoplasm", "CID 7151")
+BRAIN = _code("12738006", "SCT", "Brain", "CID 7151")
+LUNG = _code("39607008", "SCT", "Lung", "CID 7151")
+HEART = _code("80891009", "SCT", "Heart", "CID 7151")
+
+# categories of segments
+MORPHOLOGICALLY_ABNORMAL_STRUCTURE = _code("49755003", "SCT", "Morphologically Abnormal Structure", "CID 7150")
+ANATOMICAL_STRUCTURE = _code("91723000", "SCT", "Anatomical Structure", "CID 7150")
+TISSUE = _code("85756007", "SCT", "Tissue", "CID 7150")
+
+# sides
+RIGHT = _code("24028007", "SCT", "Right", "CID 244")
+LEFT = _code("7771000", "SCT", "Left", "CID 244")
+LATERALITY = _code("272741003", "SCT", "Laterality", "TID 1501")
+
+# measurements and their units
+VOLUME = _code("118565006", "SCT", "Volume", "CID 7469")
+AREA = _code("42798000", "SCT", "Area", "CID 7469")
+LENGTH = _code("410668003", "SCT", "Length", "CID 7469")
+CERTAINTY_OF_FINDING = _code("111012", "DCM", "Certainty of Finding", "CID 6048")
+CUBIC_CENTIMETER = _code("cm3", "UCUM", "cubic centimeter", "CID 7181")
+SQUARE_MILLIMETER = _code("mm2", "UCUM", "square millimeter", "CID 7181")
+MILLIMETER = _code("mm", "UCUM", "mm", "CID 7181")
+PERCENT = _code("%", "UCUM", "Percent", "CID 7181")
+PIXELS = _code("{pixels}", "UCUM", "Pixels", "TID 1602")
+NO_UNITS = _code("1", "UCUM", "no units", "CID 7181")
+
+# is it there, and did the analysis run
+PRESENT = _code("52101004", "SCT", "Present", "CID 240")
+ABSENT = _code("272519000", "SCT", "Absent", "CID 240")
+SUMMARY_OF_ANALYSES = _code("111065", "DCM", "Summary of Analyses", "TID 4015")
+SUCCEEDED = _code("111222", "DCM", "Succeeded", "CID 6042")
+FAILED = _code("111224", "DCM", "Failed", "CID 6042")
+NOT_ATTEMPTED = _code("111225", "DCM", "Not Attempted", "CID 6042")
+COMMENT = _code("121106", "DCM", "Comment", "CID 12101")
+
+# who says it
+ARTIFICIAL_INTELLIGENCE = _code("123110", "DCM", "Artificial Intelligence", "CID 7162")
+PROCESSING_EQUIPMENT = _code("109102", "DCM", "Processing Equipment", "CID 7005")
+ACQUISITION_EQUIPMENT = _code("109101", "DCM", "Acquisition Equipment", "CID 7005")
+ALGORITHM_NAME = _code("111001", "DCM", "Algorithm Name", "TID 4019")
+ALGORITHM_VERSION = _code("111003", "DCM", "Algorithm Version", "TID 4019")
+ALGORITHM_MANUFACTURER = _code("122405", "DCM", "Algorithm Manufacturer", "TID 4019")
+ALGORITHM_FAMILY = _code("111000", "DCM", "Algorithm Family", "TID 4019")
+OBSERVER_TYPE = _code("121005", "DCM", "Observer Type", "TID 1002")
+DEVICE = _code("121007", "DCM", "Device", "CID 270")
+DEVICE_OBSERVER_UID = _code("121012", "DCM", "Device Observer UID", "TID 1004")
+DEVICE_OBSERVER_NAME = _code("121013", "DCM", "Device Observer Name", "TID 1004")
+DEVICE_OBSERVER_MANUFACTURER = _code("121014", "DCM", "Device Observer Manufacturer", "TID 1004")
+DEVICE_OBSERVER_MODEL = _code("121015", "DCM", "Device Observer Model Name", "TID 1004")
+DEVICE_OBSERVER_SERIAL_NUMBER = _code("121016", "DCM", "Device Observer Serial Number", "TID 1004")
+
+# the bones of a measurement report
+IMAGING_MEASUREMENT_REPORT = _code("126000", "DCM", "Imaging Measurement Report", "CID 7021")
+LANGUAGE = _code("121049", "DCM", "Language of Content Item and Descendants", "TID 1204")
+ENGLISH = _code("en-US", "RFC5646", "English (United States)", "CID 5000")
+PROCEDURE_REPORTED = _code("121058", "DCM", "Procedure reported", "TID 1500")
+IMAGING_PROCEDURE = _code("363679005", "SCT", "Imaging procedure", "CID 100")
+IMAGING_MEASUREMENTS = _code("126010", "DCM", "Imaging Measurements", "TID 1500")
+QUALITATIVE_EVALUATIONS = _code("C0034375", "UMLS", "Qualitative Evaluations", "TID 1500")
+MEASUREMENT_GROUP = _code("125007", "DCM", "Measurement Group", "TID 1501")
+TRACKING_IDENTIFIER = _code("112039", "DCM", "Tracking Identifier", "TID 1501")
+TRACKING_UNIQUE_IDENTIFIER = _code("112040", "DCM", "Tracking Unique Identifier", "TID 1501")
+FINDING = _code("121071", "DCM", "Finding", "TID 1501")
+FINDING_SITE = _code("363698007", "SCT", "Finding Site", "TID 1501")
+IMAGE_REGION = _code("111030", "DCM", "Image Region", "TID 1410")
+REFERENCED_SEGMENT = _code("121191", "DCM", "Referenced Segment", "TID 1411")
+REFERENCED_SEGMENTATION_FRAME = _code("121214", "DCM", "Referenced Segmentation Frame", "TID 1410")
+SOURCE_SERIES_FOR_SEGMENTATION = _code("121232", "DCM", "Source series for segmentation", "TID 1411")
+SOURCE_IMAGE_FOR_SEGMENTATION = _code("121233", "DCM", "Source image for segmentation", "TID 1410")
+SOURCE = _code("260753009", "SCT", "Source", "TID 320")
+SOURCE_OF_MEASUREMENT = _code("121112", "DCM", "Source of Measurement", "CID 7551")
+ORIGINAL_SOURCE = _code("111040", "DCM", "Original Source", "TID 1410")
+
+# the image library
+IMAGE_LIBRARY = _code("111028", "DCM", "Image Library", "TID 1600")
+IMAGE_LIBRARY_GROUP = _code("126200", "DCM", "Image Library Group", "TID 1600")
+MODALITY = _code("121139", "DCM", "Modality", "TID 1602")
+FRAME_OF_REFERENCE = _code("112227", "DCM", "Frame of Reference UID", "TID 1604")
+PIXEL_ROWS = _code("110910", "DCM", "Pixel Data Rows", "TID 1602")
+PIXEL_COLUMNS = _code("110911", "DCM", "Pixel Data Columns", "TID 1602")
+HORIZONTAL_SPACING = _code("111026", "DCM", "Horizontal Pixel Spacing", "TID 1604")
+VERTICAL_SPACING = _code("111066", "DCM", "Vertical Pixel Spacing", "TID 1604")
+
+MODALITIES = {
+    value: _code(value, "DCM", meaning, "CID 29")
+    for value, meaning in (
+        ("CR", "Computed Radiography"),
+        ("CT", "Computed Tomography"),
+        ("DX", "Digital Radiography"),
+        ("GM", "General Microscopy"),
+        ("MG", "Mammography"),
+        ("MR", "Magnetic Resonance"),
+        ("NM", "Nuclear Medicine"),
+        ("OP", "Ophthalmic Photography"),
+        ("PT", "Positron emission tomography"),
+        ("US", "Ultrasound"),
+        ("XA", "X-Ray Angiography"),
+        ("XC", "External-camera Photography"),
+    )
+}
+
+
+def is_known(value: str, scheme: str, meaning: str) -> bool:
+    """Whether the table has the code, with this meaning whatever its capitals."""
+    known = TABLE.get((value, scheme))
+    return known is not None and known.meaning.casefold() == meaning.casefold()

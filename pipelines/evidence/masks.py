@@ -1,0 +1,93 @@
+"""The way back: a Segmentation to masks on the grid of a series, as training and checks of our own results want them.
+
+Reads BINARY and FRACTIONAL objects that are not compressed, ours and others'; LABELMAP is not read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from pipelines.evidence.errors import InvalidEvidence
+from pipelines.geometry import SAME_POSITION
+from pipelines.instance import items, number, numbers, text
+from pipelines.series import Series
+
+
+def seg_masks(path: Path, series: Series) -> dict[str, NDArray[np.bool_]]:
+    """By label: bool, (frames, rows, columns), pixel for pixel the grid of the series; a fraction above half counts.
+
+    A frame is put where its source image is; where none is named, where it lies in the patient.
+
+    Raises:
+        InvalidEvidence: If the file is no Segmentation that we read, or not one of this series.
+    """
+    segmentation = dcmread(path)
+    if text(segmentation, "SegmentationType") not in ("BINARY", "FRACTIONAL"):
+        raise InvalidEvidence(f"{path.name} is no BINARY or FRACTIONAL Segmentation")
+    frames = _pixels(segmentation)
+    grid = (len(series.frames), int(number(series.header, "Rows") or 0), int(number(series.header, "Columns") or 0))
+    if frames.shape[1:] != grid[1:]:
+        raise InvalidEvidence(f"{path.name} has {frames.shape[1:]} pixels a frame and the series {grid[1:]}")
+    labels = {number(each, "SegmentNumber"): text(each, "SegmentLabel") for each in segmentation.SegmentSequence}
+    masks = {label: np.zeros(grid, np.bool_) for label in labels.values()}
+    places = _places(series)
+    shared = items(segmentation, "SharedFunctionalGroupsSequence")
+    for frame, group in zip(frames, segmentation.PerFrameFunctionalGroupsSequence, strict=True):
+        groups = [group, *shared]
+        place = next((places[key] for key in _keys(groups) if key in places), None)
+        if place is None:
+            raise InvalidEvidence(f"{path.name} has a frame that lies on no image of the series")
+        masks[labels[_segment_number(groups)]][place] |= frame
+    return masks
+
+
+def _pixels(segmentation: Dataset) -> NDArray[np.bool_]:
+    """(frames, rows, columns); one bit per pixel, the lowest first (PS3.5 8.1.1), or one byte."""
+    shape = (int(number(segmentation, "NumberOfFrames") or 1), segmentation.Rows, segmentation.Columns)
+    raw = np.frombuffer(segmentation.PixelData, np.uint8)
+    if text(segmentation, "SegmentationType") == "BINARY":
+        return np.unpackbits(raw, bitorder="little", count=int(np.prod(shape))).reshape(shape).astype(np.bool_)
+    half = (number(segmentation, "MaximumFractionalValue") or 255) / 2
+    return np.asarray(raw[: int(np.prod(shape))].reshape(shape) > half)
+
+
+def _places(series: Series) -> dict[Any, int]:
+    """Where in a mask the frame of an image is, by (SOP Instance UID, frame number) and by position."""
+    places: dict[Any, int] = {}
+    for index, frame in reversed(list(enumerate(series.frames))):
+        places[text(frame.instance, "SOPInstanceUID"), frame.number] = index
+        if frame.plane:
+            places[_rounded(frame.plane.position)] = index
+    return places
+
+
+def _keys(groups: list[Dataset]) -> list[Any]:
+    """By what a frame can be placed, the surest first."""
+    named = [
+        (text(image, "ReferencedSOPInstanceUID"), int(number(image, "ReferencedFrameNumber") or 1))
+        for group in groups
+        for derivation in items(group, "DerivationImageSequence")
+        for image in items(derivation, "SourceImageSequence")
+    ]
+    lies = [
+        _rounded(position)
+        for group in groups
+        for plane in items(group, "PlanePositionSequence")
+        if (position := numbers(plane, "ImagePositionPatient", 3))
+    ]
+    return [*named, *lies]
+
+
+def _segment_number(groups: list[Dataset]) -> float | None:
+    found = [each for group in groups for each in items(group, "SegmentIdentificationSequence")]
+    return number(found[0], "ReferencedSegmentNumber") if found else None
+
+
+def _rounded(position: tuple[float, ...]) -> tuple[int, ...]:
+    return tuple(round(mm / (10 * SAME_POSITION)) for mm in position)

@@ -1,0 +1,106 @@
+"""Where a finding lies in images, as SR content items: outlines, boxes, whole images.
+
+Looks at masks and headers; knows neither groups nor presets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.base import Finding
+from pipelines.evidence import codes
+from pipelines.evidence.errors import InvalidEvidence
+from pipelines.evidence.outlines import area, outer_outlines
+from pipelines.frames import Frame
+from pipelines.instance import number, text
+from pipelines.series import Series
+
+# of one segment; a viewer lists them one by one, and the Segmentation has every voxel
+MOST_OUTLINES = 300
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """A closed polygon on one frame: (column, row), shape (points, 2)."""
+
+    frame: Frame
+    polygon: NDArray[np.float64]
+
+    def as_region(self) -> Any:
+        """Image Region (111030) of TID 1410."""
+        source = hd.sr.SourceImageForRegion(*_reference(self.frame))
+        return hd.sr.ImageRegion(hd.sr.GraphicTypeValues.POLYLINE, self.polygon, source)
+
+    def as_source(self) -> Any:
+        """What a number was inferred from (TID 320)."""
+        source = hd.sr.SourceImageForRegion(*_reference(self.frame))
+        return hd.sr.CoordinatesForMeasurement(
+            hd.sr.GraphicTypeValues.POLYLINE, self.polygon, source, purpose=codes.SOURCE
+        )
+
+
+def outlines(mask: NDArray[np.bool_], series: Series) -> list[Outline]:
+    """The outer outlines of a mask (frames, rows, columns), of all frames, the largest first: some viewers show one."""
+    found = [
+        Outline(series.frames[index], polygon)
+        for index in np.flatnonzero(mask.any(axis=(1, 2)))
+        for polygon in outer_outlines(mask[index])
+    ]
+    return sorted(found, key=lambda outline: -area(outline.polygon))[:MOST_OUTLINES]
+
+
+def box(finding: Finding, series: Series) -> Outline:
+    """The box of a detection, on the one image that it was judged on."""
+    if finding.box is None:
+        raise ValueError("the finding has no box")
+    frames = judged_on(finding, series)
+    if len(frames) != 1:
+        raise InvalidEvidence(f"the box of {finding.code.meaning!r} must name the one image that it lies on")
+    return _rectangle(frames[0], *finding.box)
+
+
+def whole_image(finding: Finding, series: Series) -> Outline:
+    """The whole of the middle one of the images that a finding was judged on."""
+    frames = judged_on(finding, series)
+    frame = frames[len(frames) // 2]
+    return _rectangle(frame, 0, 0, number(frame.instance, "Columns") or 1, number(frame.instance, "Rows") or 1)
+
+
+def judged_on(finding: Finding, series: Series) -> Sequence[Frame]:
+    """The frames of the instances that the finding names, or all of them.
+
+    Raises:
+        InvalidEvidence: If it names an instance that is not of the series.
+    """
+    if not finding.sop_uids:
+        return series.frames
+    frames = [frame for frame in series.frames if text(frame.instance, "SOPInstanceUID") in finding.sop_uids]
+    if len({id(frame.instance) for frame in frames}) < len(set(finding.sop_uids)):
+        raise InvalidEvidence(f"{finding.code.meaning!r} names an image that is not of the series that was read")
+    return frames
+
+
+def source_of_group(frame: Frame) -> Any:
+    return hd.sr.SourceImageForMeasurementGroup(*_reference(frame))
+
+
+def source_of_segmentation(frame: Frame) -> Any:
+    return hd.sr.SourceImageForSegmentation(*_reference(frame))
+
+
+def _reference(frame: Frame) -> tuple[str, str, list[int] | None]:
+    """SOP Class, SOP Instance, and the frame where the instance has several."""
+    has_frames = (number(frame.instance, "NumberOfFrames") or 1) > 1
+    uids = text(frame.instance, "SOPClassUID"), text(frame.instance, "SOPInstanceUID")
+    return (*uids, [frame.number] if has_frames else None)
+
+
+def _rectangle(frame: Frame, x: float, y: float, width: float, height: float) -> Outline:
+    corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height), (x, y)]
+    return Outline(frame, np.array(corners, dtype=np.float64))

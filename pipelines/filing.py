@@ -1,0 +1,107 @@
+"""Puts the evidence of one run into its folder: all of it or none, in place of what an earlier run left there.
+
+Builds no object itself: that is ``pipelines.evidence``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pydicom import dcmread
+
+from pipelines import evidence
+from pipelines.base import Algorithm, Findings, derived_uid
+from pipelines.evidence import NotEvaluated, Predecessor
+from pipelines.instance import text
+from pipelines.study import Study
+
+_DESK = ".part"  # evidence is made in here and moved out when it is whole
+
+
+@dataclass(frozen=True, eq=False)
+class Filing:
+    """Where the evidence of a run goes, and under whose name.
+
+    Attributes:
+        job: Seeds every UID of the run's objects.
+        predecessor: The report of the study's former revision, if there is one.
+        folder: Of this run alone.
+    """
+
+    study: Study
+    algorithm: Algorithm
+    job: str
+    folder: Path
+    preset: str
+    predecessor: Predecessor | None = None
+
+    def put(self, outcome: Findings | NotEvaluated, *, started: datetime) -> tuple[Path, ...]:
+        """Write the evidence of an outcome, durable on return; raises what ``evidence.write`` raises, with no trace.
+
+        An outcome that is no reading has UIDs of its own: a later attempt that succeeds makes new objects, for a PACS
+        refuses other content under a UID that it has.
+        """
+        job = self.job if isinstance(outcome, Findings) else f"{self.job}/{outcome.status}"
+        with _emptied(self.folder / _DESK) as desk:
+            written = evidence.write(
+                outcome,
+                study=self.study,
+                algorithm=self.algorithm,
+                job=job,
+                started=_earlier_start(self.folder, job) or started,
+                out=desk,
+                preset=self.preset,
+                predecessor=self.predecessor,
+            )
+            return tuple(_moved(path, self.folder) for path in written)
+
+
+@contextmanager
+def _emptied(folder: Path) -> Iterator[Path]:
+    """A folder that is empty at the start and gone at the end."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _moved(path: Path, folder: Path) -> Path:
+    target = path.replace(folder / path.name)  # its content is on the disk already; the name is not
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    return target
+
+
+def _earlier_start(folder: Path, job: str) -> datetime | None:
+    """When this very job was started before, if its report lies here: to repeat it is to make the same bytes."""
+    try:
+        report = dcmread(folder / "sr.dcm", specific_tags=["SOPInstanceUID", "ContentDate", "ContentTime"])
+        if text(report, "SOPInstanceUID") != derived_uid(job, "sr"):
+            return None
+        said = text(report, "ContentDate") + text(report, "ContentTime")
+        return datetime.strptime(said, "%Y%m%d%H%M%S.%f" if "." in said else "%Y%m%d%H%M%S")
+    except Exception:
+        return None
+
+
+def clear(folder: Path, keep: Collection[Path]) -> None:
+    """Remove the DICOM objects that earlier runs left in a run's folder and that are none of this one's."""
+    for path in folder.rglob("*.dcm"):
+        if path not in keep:
+            path.unlink(missing_ok=True)
+    for below in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+        if not any(below.iterdir()):
+            below.rmdir()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

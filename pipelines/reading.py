@@ -1,0 +1,234 @@
+"""Runs a pipeline over a study and leaves evidence of it, whatever the outcome: read, unsuitable, withheld or failed.
+
+The one place where a pipeline is called in earnest: by ``wetread read`` and by the worker's child. It never raises for
+what a pipeline or its evidence does wrong; it keeps no queue, sends nothing and knows no settings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from pydicom.sr.coding import Code
+
+from pipelines import filing
+from pipelines.base import Finding, Findings, Measurement, Pipeline, UnsuitableStudy, WithheldStudy
+from pipelines.evidence import NotEvaluated, Predecessor
+from pipelines.filing import Filing
+from pipelines.instance import one_sentence, text
+from pipelines.study import Study
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of one pipeline and one series, or group of series, of a study.
+
+    Attributes:
+        status: "read" (also when nothing was found), "unsuitable", "withheld" or "failed"; all but the first with
+            a ``reason``.
+        series_uid: The series that masks and boxes lie on; None where none was read.
+        seconds: From the call of the pipeline until the evidence lay on disk.
+        objects: The evidence, as written.
+        stages: Seconds per stage: "load", "network", "encode" where they are known.
+    """
+
+    pipeline: str
+    version: str
+    status: str
+    reason: str | None = None
+    series_uid: str | None = None
+    seconds: float = 0.0
+    device: str = "cpu"
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    objects: tuple[Path, ...] = ()
+    stages: dict[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """As scripts rely on it."""
+        return {
+            "pipeline": self.pipeline,
+            "version": self.version,
+            "status": self.status,
+            "reason": self.reason,
+            "series_uid": self.series_uid,
+            "seconds": round(self.seconds, 3),
+            "device": self.device,
+            "findings": [_finding_as_json(finding) for finding in self.findings],
+            "notes": list(self.notes),
+            "stages": {stage: round(seconds, 3) for stage, seconds in self.stages.items()},
+            "objects": [str(path) for path in self.objects],
+        }
+
+
+def job_key(study: Study, pipeline: Pipeline) -> str:
+    """What makes one reading of a folder the same as another: the study, its instances, the model and its weights."""
+    algorithm = pipeline.algorithm
+    instances = sorted(text(each, "SOPInstanceUID") for series in study.series for each in series.instances)
+    parts = (study.uid, algorithm.name, algorithm.version, algorithm.weights_digest, *instances)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def read(
+    study: Study,
+    pipeline: Pipeline,
+    *,
+    name: str,
+    out: Path,
+    job: str,
+    preset: str = "ohif",
+    started: datetime | None = None,
+    predecessor: Predecessor | None = None,
+) -> tuple[Run, ...]:
+    """Run one pipeline over a study and leave its evidence in ``out/name``, in place of what lay there.
+
+    Where the pipeline reads several series apart, each has a folder of its own below. A study that names more than
+    one patient is not read, and nothing is written under a name that may be the wrong one.
+
+    Args:
+        job: Seeds every UID; the same job and the same findings make the same bytes.
+        started: Content Date and Time; by default now, or as before where this very job has left its report.
+        predecessor: The report of the study's former revision, if there is one.
+    """
+    clock = _Clock(started or datetime.now().replace(microsecond=0), perf_counter())
+    blank = Run(name, "unknown", "failed", device=str(getattr(pipeline, "device", "cpu")))
+    try:
+        algorithm = pipeline.algorithm
+    except Exception as error:
+        runs: tuple[Run, ...] = (replace(blank, reason=_explained(error)),)
+    else:
+        place = Filing(study, algorithm, job, out / name, preset, predecessor)
+        runs = _runs(pipeline, replace(blank, version=algorithm.version), place, clock)
+    try:
+        filing.clear(out / name, keep={path for run in runs for path in run.objects})
+    except OSError as error:
+        _log.error("evidence of an earlier run could not be removed: %s", error)
+    return runs
+
+
+def _runs(pipeline: Pipeline, blank: Run, place: Filing, clock: _Clock) -> tuple[Run, ...]:
+    if place.study.mixed:
+        return (replace(blank, reason=f"{place.study.mixed}; it is held for a person to look at"),)
+    answers = _answers(pipeline, place.study)
+    if isinstance(answers, NotEvaluated):
+        return (_not_evaluated(blank, answers, place, clock),)
+    seconds = clock.seconds / len(answers)
+    return tuple(
+        _evaluated(blank, answer, each, replace(clock, begun=perf_counter() - seconds))
+        for answer, each in zip(answers, _places(place, answers), strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class _Clock:
+    started: datetime
+    begun: float  # of perf_counter
+
+    @property
+    def seconds(self) -> float:
+        return perf_counter() - self.begun
+
+
+def _answers(pipeline: Pipeline, study: Study) -> tuple[Findings, ...] | NotEvaluated:
+    """What the pipeline says, or why it says nothing."""
+    try:
+        answers = tuple(pipeline(study))
+        if wrong := [type(each).__name__ for each in answers if not isinstance(each, Findings)]:
+            return NotEvaluated("failed", f"the pipeline answered with {wrong[0]} where Findings are due")
+        return tuple(map(_with_faults, answers)) or NotEvaluated("unsuitable", "the pipeline found no series to read")
+    except UnsuitableStudy as reason:
+        return NotEvaluated("unsuitable", one_sentence(reason))
+    except WithheldStudy as reason:
+        return NotEvaluated("withheld", one_sentence(reason))
+    except Exception as error:
+        return NotEvaluated("failed", _explained(error))
+
+
+def _with_faults(answer: Findings) -> Findings:
+    """What is wrong with the geometry of a series that was read stands among the notes, said once."""
+    notes = list(answer.notes)
+    for series in answer.read or (answer.series,):
+        for fault in series.faults:
+            if not any(fault in note for note in notes):
+                notes.append(f"{series.description or f'series {series.uid}'}: {fault}")
+    return replace(answer, notes=tuple(notes))
+
+
+def _places(place: Filing, answers: tuple[Findings, ...]) -> Iterator[Filing]:
+    """One answer has the run's own folder and job; of several each has one below, by its series."""
+    seen: Counter[str] = Counter()
+    for answer in answers:
+        uid = answer.series.uid
+        seen[uid] += 1
+        below = uid if seen[uid] == 1 else f"{uid}-{seen[uid]}"
+        yield place if len(answers) == 1 else replace(place, job=f"{place.job}/{below}", folder=place.folder / below)
+
+
+def _evaluated(blank: Run, answer: Findings, place: Filing, clock: _Clock) -> Run:
+    encoding = perf_counter()
+    try:
+        objects = place.put(answer, started=clock.started)
+    except Exception as error:
+        reason = f"no evidence could be written: {_explained(error)}"
+        return _not_evaluated(replace(blank, device=answer.device), NotEvaluated("failed", reason), place, clock)
+    return replace(
+        blank,
+        status="read",
+        series_uid=answer.series.uid,
+        seconds=clock.seconds,
+        device=answer.device,
+        findings=answer.findings,
+        notes=answer.notes,
+        objects=objects,
+        stages={**answer.stages, "encode": perf_counter() - encoding},
+    )
+
+
+def _not_evaluated(blank: Run, outcome: NotEvaluated, place: Filing, clock: _Clock) -> Run:
+    """Silence is not an answer: a report says why there is none, where one can be written."""
+    encoding = perf_counter()
+    run = replace(blank, status=outcome.status, reason=outcome.reason)
+    try:
+        objects = place.put(outcome, started=clock.started)
+    except Exception as error:
+        reason = f"{outcome.reason}; and no report of it could be written: {_explained(error)}"
+        return replace(run, status="failed", reason=reason, seconds=clock.seconds)
+    return replace(run, objects=objects, seconds=clock.seconds, stages={"encode": perf_counter() - encoding})
+
+
+def _explained(error: Exception) -> str:
+    """The error in one sentence; its place goes to the log without its words, for those may name a patient."""
+    places = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("%s in a pipeline or its evidence\n%s", type(error).__name__, places)
+    return one_sentence(error)
+
+
+def _finding_as_json(finding: Finding) -> dict[str, Any]:
+    return {
+        "code": _code_as_json(finding.code),
+        "certainty": finding.certainty,
+        "present": finding.present,
+        "sop_uids": list(finding.sop_uids),
+        "segment": finding.segment.label if finding.segment else None,
+        "box": list(finding.box) if finding.box else None,
+        "measurements": [_measurement_as_json(each) for each in finding.measurements],
+    }
+
+
+def _measurement_as_json(measurement: Measurement) -> dict[str, Any]:
+    name, unit = _code_as_json(measurement.name), measurement.unit.value
+    return {"name": name, "value": float(measurement.value), "unit": unit}
+
+
+def _code_as_json(code: Code) -> list[str]:
+    return [code.value, code.scheme_designator, code.meaning]

@@ -1,0 +1,64 @@
+"""A line of settings.toml to a Pipeline: `package.module:Class`, or the entry point of an installed package.
+
+Imports what it is told to and nothing else; a pipeline that cannot load its weights says so itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any, cast
+
+from pipelines.base import Algorithm, Pipeline
+
+GROUP = "wetread.pipelines"
+
+
+class PipelineNotFound(ValueError):
+    """A ``use`` line names nothing that is a pipeline; the sentence repeats the line."""
+
+
+def load(use: str) -> Pipeline:
+    """The pipeline that a ``use`` line names, made and ready.
+
+    Raises:
+        PipelineNotFound: If there is no such thing, or it is no pipeline.
+    """
+    named = _from_module(use) if ":" in use else _from_entry_point(use)
+    if not callable(named):
+        raise PipelineNotFound(f"use = {use!r}: this is no pipeline, for it cannot be called")
+    pipeline = named() if isinstance(named, type) else named
+    if not callable(pipeline) or not isinstance(getattr(pipeline, "algorithm", None), Algorithm):
+        raise PipelineNotFound(f"use = {use!r}: this is no pipeline, for it has no algorithm or cannot be called")
+    return cast(Pipeline, pipeline)
+
+
+def _from_module(use: str) -> Callable[..., Any]:
+    module_name, _, attribute = use.partition(":")
+    if not attribute.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
+        raise PipelineNotFound(f"use = {use!r}: write package.module:Class, or the entry point of a package")
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module_name), attribute)
+    except ModuleNotFoundError as error:
+        raise PipelineNotFound(f"use = {use!r}: {_missing(module_name, error)}") from error
+    except AttributeError as error:
+        raise PipelineNotFound(f"use = {use!r}: the module {module_name} has no {attribute}") from error
+    return found
+
+
+def _missing(module_name: str, error: ModuleNotFoundError) -> str:
+    """Whether the module itself is missing, or something that it needs."""
+    missing = error.name or ""
+    if module_name == missing or module_name.startswith(f"{missing}."):
+        return f"there is no module {missing}"
+    return f"it needs {missing}, which is not installed (pip install 'wetread[worker]')"
+
+
+def _from_entry_point(use: str) -> Callable[..., Any]:
+    found = list(entry_points(group=GROUP, name=use))
+    if not found:
+        known = ", ".join(sorted(point.name for point in entry_points(group=GROUP))) or "none"
+        raise PipelineNotFound(f"use = {use!r}: no installed package has this entry point; there are: {known}")
+    named: Callable[..., Any] = found[0].load()
+    return named

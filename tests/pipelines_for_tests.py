@@ -1,0 +1,116 @@
+"""Pipelines that are quick, or that misbehave: real ones, by the Protocol, without torch."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.base import Algorithm, Finding, Findings, UnsuitableStudy
+from pipelines.evidence import codes
+from pipelines.study import Study
+
+
+class Quick:
+    """Says at once that there is nothing; studies whose PatientID begins with POISON bring it down."""
+
+    name = "quick"
+
+    @property
+    def algorithm(self) -> Algorithm:
+        return Algorithm(self.name, "1.0.0", codes.ARTIFICIAL_INTELLIGENCE, "ab" * 32)
+
+    def __call__(self, study: Study) -> tuple[Findings, ...]:
+        self.misbehave(study)
+        return (
+            Findings(study.series[0], (Finding(codes.LESION, present=False, certainty=0.1),), stages={"network": 0.0}),
+        )
+
+    def misbehave(self, study: Study) -> None:
+        if str(study.header.PatientID).startswith("POISON"):
+            crash()
+
+
+def crash() -> None:
+    ctypes.string_at(0)  # SIGSEGV
+
+
+class Segfaults(Quick):
+    def misbehave(self, study: Study) -> None:
+        crash()
+
+
+class IsKilled(Quick):
+    def misbehave(self, study: Study) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Loops(Quick):
+    def misbehave(self, study: Study) -> None:
+        while True:
+            time.sleep(0.05)
+
+
+class Allocates(Quick):
+    """More in one piece than the limit of private memory allows."""
+
+    def misbehave(self, study: Study) -> None:
+        np.ones((8 << 30,), dtype=np.uint8)
+
+
+class GrowsUnseen(Quick):
+    """Memory that RLIMIT_DATA does not count: shared, as a GPU's driver has it."""
+
+    def misbehave(self, study: Study) -> None:
+        import mmap
+
+        held = []
+        while True:
+            held.append(mmap.mmap(-1, 64 << 20))
+            held[-1].write(b"x" * (64 << 20))
+
+
+class Raises(Quick):
+    def misbehave(self, study: Study) -> None:
+        raise RuntimeError("the network is not in the mood")
+
+
+class Unsuitable(Quick):
+    def misbehave(self, study: Study) -> None:
+        raise UnsuitableStudy("this pipeline reads nothing at all")
+
+
+class Damaged(Quick):
+    """Its weights are damaged for as long as the file that $TESTS_WEIGHTS names is not there."""
+
+    def __init__(self) -> None:
+        weights = Path(os.environ["TESTS_WEIGHTS"])
+        if not weights.exists():
+            raise ValueError(f"the weights {weights.name} are damaged")
+
+
+class Prints(Quick):
+    def misbehave(self, study: Study) -> None:
+        sys.stdout.write("{}\n")
+        os.write(1, b"noise\n")
+        sys.stdout.flush()
+
+
+class Slow(Quick):
+    """Takes as many seconds as $TESTS_SECONDS says."""
+
+    def misbehave(self, study: Study) -> None:
+        time.sleep(float(os.environ["TESTS_SECONDS"]))
+
+
+class Tells(Quick):
+    """Raises with what it sees of its process, so that a test can read it."""
+
+    def misbehave(self, study: Study) -> None:
+        seen = [f"{key}={os.environ.get(key)}" for key in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PACS_PASSWORD")]
+        raise RuntimeError(f"pid={os.getpid()} and {' '.join(seen)}")

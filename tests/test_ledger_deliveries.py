@@ -1,0 +1,128 @@
+"""Deliveries in the ledger, on SQLite and on PostgreSQL: each destination for itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from node.errors import LostClaim, NodeError
+from node.ledger import DeliveryClaim, Ledger
+from tests.ledgers import STUDY, cluster, delivery, ledger, url
+
+__all__ = ["cluster", "ledger", "url"]  # fixtures
+
+
+def claim_of(ledger: Ledger, delivery_id: int, *, owner: str = "sender", at: float = 40.0) -> DeliveryClaim:
+    claim = ledger.claim_delivery(delivery_id, owner, 60, at)
+    assert claim is not None
+    return claim
+
+
+def test_a_delivery_that_arrived_is_done_and_keeps_its_times(ledger: Ledger) -> None:
+    (one,) = delivery(ledger)
+    claim = claim_of(ledger, one, at=40)
+    for sent in claim.evidence:
+        ledger.record_answer(claim, sent.sop_uid, 0x0000, "delivered", now=41)
+    ledger.finish_delivery(claim, state="DELIVERED", now=42)
+    ledger.verify_delivery(one, now=50)
+    ledger.verify_delivery(one, now=60)
+    done = ledger.delivery(one)
+    assert (done.queued_at, done.claimed_at, done.delivered_at, done.verified_at) == (30, 40, 42, 50)
+    assert done.verified
+    assert [answer.status for answer in ledger.study(STUDY).answers] == [0, 0]
+    assert ledger.overview().deliveries == {"PACS": {"DELIVERED": 1}}
+
+
+def test_a_delivery_that_was_read_back_at_once_is_verified(ledger: Ledger) -> None:
+    (one,) = delivery(ledger)
+    ledger.finish_delivery(claim_of(ledger, one), state="DELIVERED", verified=True, now=42)
+    assert ledger.delivery(one).verified_at == 42
+
+
+def test_a_delivery_is_claimed_once(ledger: Ledger) -> None:
+    (one,) = delivery(ledger)
+    claim_of(ledger, one)
+    assert ledger.claim_delivery(one, "other", 60, 41) is None
+    assert ledger.claim_delivery(404, "other", 60, 41) is None
+
+
+def test_what_a_destination_accepted_is_not_sent_again(ledger: Ledger) -> None:
+    (one,) = delivery(ledger)
+    claim = claim_of(ledger, one)
+    first, second = claim.evidence
+    ledger.record_answer(claim, first.sop_uid, 0xB000, "warning", "coerced")
+    ledger.record_answer(claim, second.sop_uid, 0xA700, "retry", "out of resources")
+    ledger.finish_delivery(claim, state="WAITING", retry_at=100, reason="out of resources", now=41)
+    assert ledger.ready_deliveries(99) == []
+    again = claim_of(ledger, one, at=100)
+    assert again.evidence == (second,)
+    assert again.all_evidence == (first, second)
+    assert again.attempt == 2
+
+
+def test_patience_counts_from_the_first_failure(ledger: Ledger) -> None:
+    (one,) = delivery(ledger)
+    for at in (40, 140, 240):
+        claim = claim_of(ledger, one, at=at)
+        ledger.finish_delivery(claim, state="WAITING", retry_at=at + 100, reason="refused", now=at + 1)
+    assert ledger.delivery(one).first_failed_at == 41
+    assert ledger.delivery(one).attempts == 3
+
+
+def test_a_destination_that_is_off_does_not_hold_up_another(ledger: Ledger) -> None:
+    pacs, web = delivery(ledger, to=("PACS", "WEB"))
+    ledger.finish_delivery(claim_of(ledger, pacs), state="WAITING", retry_at=1000, reason="off", now=41)
+    assert ledger.ready_deliveries(50) == [(web, 5)]
+    ledger.finish_delivery(claim_of(ledger, web), state="DELIVERED", now=51)
+    assert ledger.overview().deliveries == {"PACS": {"WAITING": 1}, "WEB": {"DELIVERED": 1}}
+
+
+def test_a_destination_gets_no_more_at_once_than_it_may(ledger: Ledger) -> None:
+    ids = [one for number in range(3) for one in delivery(ledger, study=f"1.2.{number}")]
+    first = claim_of(ledger, ids[0])
+    assert ledger.claim_delivery(ids[1], "b", 60, 41) is None
+    assert ledger.claim_delivery(ids[1], "b", 60, 41, max_active_per_destination=2) is not None
+    assert ledger.claim_delivery(ids[2], "c", 60, 41, max_active_per_destination=2) is None
+    ledger.finish_delivery(first, state="DELIVERED", now=42)
+    assert ledger.claim_delivery(ids[2], "c", 60, 43, max_active_per_destination=2) is not None
+
+
+def test_a_sender_that_died_frees_its_delivery_and_its_destination(ledger: Ledger) -> None:
+    ids = [one for number in range(2) for one in delivery(ledger, study=f"1.2.{number}")]
+    dead = claim_of(ledger, ids[0], at=40)
+    assert [one for one, _ in ledger.ready_deliveries(100)] == ids
+    claim_of(ledger, ids[1], at=100)
+    assert ledger.claim_delivery(ids[0], "b", 60, 100, max_active_per_destination=2) is not None
+    with pytest.raises(LostClaim):
+        ledger.finish_delivery(dead, state="DELIVERED")
+
+
+def test_a_heartbeat_keeps_a_long_delivery(ledger: Ledger) -> None:
+    (one,) = delivery(ledger)
+    claim = claim_of(ledger, one, at=40)
+    assert ledger.heartbeat_delivery(claim, 60, 90)
+    assert ledger.ready_deliveries(149) == []
+    claim_of(ledger, one, at=150, owner="b")
+    assert not ledger.heartbeat_delivery(claim, 60, 151)
+
+
+def test_a_dead_delivery_waits_for_an_administrator(ledger: Ledger) -> None:
+    (one,) = delivery(ledger)
+    ledger.finish_delivery(claim_of(ledger, one), state="DEAD", reason="0122 SOP class not supported", now=41)
+    assert ledger.ready_deliveries(9999) == []
+    ledger.retry_delivery(one, now=100)
+    assert ledger.ready_deliveries(100) == [(one, 5)]
+    assert ledger.delivery(one).first_failed_at is None
+    claim_of(ledger, one, at=100)
+    with pytest.raises(NodeError, match=f"no delivery {one} that is dead or waiting"):
+        ledger.retry_delivery(one)
+
+
+def test_an_end_that_is_none_is_refused(ledger: Ledger) -> None:
+    (one,) = delivery(ledger)
+    claim = claim_of(ledger, one)
+    with pytest.raises(ValueError, match="not SENDING"):
+        ledger.finish_delivery(claim, state="SENDING")
+    with pytest.raises(ValueError, match="next attempt"):
+        ledger.finish_delivery(claim, state="WAITING")
+    with pytest.raises(NodeError, match="no delivery 404"):
+        ledger.delivery(404)

@@ -1,0 +1,159 @@
+"""The supervisor with real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+
+from node.processes import how_it_ended
+from node.supervisor import Part, Supervisor, supervise
+
+ROOT = Path(__file__).parents[1]
+
+
+def until(true: Callable[[], object], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"not so within {seconds} s"
+        time.sleep(0.02)
+
+
+def python(name: str, program: str, **others: object) -> Part:
+    return Part(name, (sys.executable, "-u", "-c", program), **others)  # type: ignore[arg-type]
+
+
+SLEEPS = "import time; time.sleep(60)"
+STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+
+
+@contextmanager
+def running(*parts: Part, **others: object) -> Iterator[Supervisor]:
+    supervisor = Supervisor(parts, **others)  # type: ignore[arg-type]
+    supervisor.step()
+    try:
+        yield supervisor
+    finally:
+        supervisor.drain(2.0)
+
+
+def pid(supervisor: Supervisor, name: str) -> int | None:
+    found = supervisor.state()[name]["pid"]
+    assert found is None or isinstance(found, int)
+    return found
+
+
+def test_a_part_that_dies_is_started_again() -> None:
+    with running(python("a", SLEEPS), python("b", SLEEPS)) as supervisor:
+        first, other = pid(supervisor, "a"), pid(supervisor, "b")
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        until(lambda: (supervisor.step(), pid(supervisor, "a") not in (first, None))[1])
+        assert supervisor.state()["a"]["last_end"] == "killed by SIGKILL"
+        assert supervisor.state()["a"]["restarts"] == 1
+        assert pid(supervisor, "b") == other
+
+
+def test_a_part_that_always_dies_comes_back_ever_more_slowly() -> None:
+    with running(python("a", "raise SystemExit(3)")) as supervisor:
+        starts: list[float] = []
+        seen = -1
+        end = time.monotonic() + 5.0
+        while time.monotonic() < end:
+            supervisor.step()
+            count = int(str(supervisor.state()["a"]["restarts"]))
+            if count != seen:
+                seen = count
+                starts.append(time.monotonic())
+            time.sleep(0.02)
+        pauses = [later - earlier for earlier, later in pairwise(starts)]
+        assert 2 <= len(pauses) <= 3
+        assert pauses[1] > pauses[0] + 0.7  # 1 s, then 2 s
+        assert supervisor.state()["a"]["last_end"] == "ended with status 3"
+
+
+def test_a_part_that_cannot_be_started_does_not_stop_the_others() -> None:
+    with running(Part("lost", ("/nonexistent/program",)), python("a", SLEEPS)) as supervisor:
+        assert supervisor.state()["lost"]["state"] == "waiting"
+        assert "cannot be started" in str(supervisor.state()["lost"]["last_end"])
+        assert supervisor.state()["a"]["state"] == "running"
+
+
+def test_every_line_bears_the_name_of_its_part(capfd: pytest.CaptureFixture[str]) -> None:
+    program = "import sys, time; print('out'); print('err', file=sys.stderr); time.sleep(60)"
+    with running(python("listen", program), python("web", program)):
+        time.sleep(1.0)
+    lines = capfd.readouterr().err.splitlines()
+    for line in ("listen │ out", "listen │ err", "web    │ out", "web    │ err"):
+        assert line in lines
+
+
+def test_what_a_part_is_given_comes_by_standard_input_and_stands_in_no_argv_or_environment(tmp_path: Path) -> None:
+    program = "import sys, time; open(sys.argv[1], 'w').write(sys.stdin.read()); time.sleep(60)"
+    seen = tmp_path / "seen"
+    part = Part("a", (sys.executable, "-c", program, str(seen)), given=b"secret" * 50_000)
+    assert "secret" not in repr(part)
+    with running(part) as supervisor:
+        until(lambda: seen.exists() and seen.stat().st_size == 300_000)
+        process = psutil.Process(pid(supervisor, "a"))
+        assert not any("secret" in text for text in (*process.cmdline(), *process.environ().values()))
+
+
+def test_stop_drains_all_parts_and_leaves_no_process(tmp_path: Path) -> None:
+    state = tmp_path / "parts.json"
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=supervise, args=([python("a", SLEEPS), python("b", SLEEPS)], stop), kwargs={"state_file": state}
+    )
+    thread.start()
+    until(lambda: state.exists() and all(part["pid"] for part in json.loads(state.read_text()).values()))
+    pids = [part["pid"] for part in json.loads(state.read_text()).values()]
+    stop.set()
+    thread.join(5.0)
+    assert not thread.is_alive()
+    assert not any(psutil.pid_exists(each) for each in pids)
+    assert not state.exists()
+
+
+def test_who_does_not_stop_in_time_is_killed() -> None:
+    supervisor = Supervisor([python("a", STUBBORN)])
+    supervisor.step()
+    time.sleep(0.5)
+    number = pid(supervisor, "a")
+    assert number is not None
+    begun = time.monotonic()
+    supervisor.drain(0.5)
+    assert 0.4 < time.monotonic() - begun < 4.0
+    assert not psutil.pid_exists(number)
+
+
+def test_the_parts_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    state = tmp_path / "parts.json"
+    program = (
+        "import sys, threading, pathlib; from node.supervisor import Part, supervise; "
+        f"supervise([Part('a', (sys.executable, '-c', {SLEEPS!r}))], threading.Event(), "
+        "state_file=pathlib.Path(sys.argv[1]))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program, str(state)], cwd=ROOT)
+    until(lambda: state.exists() and json.loads(state.read_text())["a"]["pid"])
+    child = json.loads(state.read_text())["a"]["pid"]
+    parent.kill()
+    parent.wait()
+    until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_return_code_is_said_in_words() -> None:
+    assert how_it_ended(0) == "ended with status 0"
+    assert how_it_ended(-11) == "killed by SIGSEGV"
+    assert how_it_ended(-250) == "killed by signal 250"
