@@ -16,23 +16,19 @@ It reads no pixels and knows no broker; what it needs of either it is handed.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydicom import dcmread
-
 from node import log
 from node.errors import LostClaim, NodeError, Unavailable
-from node.ledger import Claim, Evidence, JobState, Ledger
+from node.ledger import Claim, JobState, Ledger
+from node.outcome import NO_ROOM, OUT_OF_MEMORY, complaint, evidence_of, make_names_durable, outcome_of, remove_older
 from node.warm import Child, ChildFault, Limits, NotWanted, PipelineFault, StudyFault, TookTooLong, TookTooMuch
 
 LEASE_SECONDS = 30.0
@@ -41,12 +37,6 @@ LOAD_AGAIN_SECONDS = 60.0
 NO_ROOM_SECONDS = 60.0
 RESERVE_BYTES = 256 << 20  # for the ledger, which must go on when evidence no longer can
 _LEDGER_SECONDS = 120.0  # how long a result waits for a ledger that does not answer
-
-_OUT_OF_MEMORY = re.compile(
-    r"out of memory|(unable|can't|cannot|could not|not enough memory).*allocate|MemoryError", re.I
-)
-_NO_ROOM = re.compile(r"no space left|quota exceeded|read-only file system", re.I)
-_IDENTITY = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"]
 
 _events = log.get("analysis")
 
@@ -161,7 +151,7 @@ class Analysis:
         except _NoRoom as fault:
             self._put_back(claim, str(fault), NO_ROOM_SECONDS)
         else:
-            _remove_older(folder)
+            remove_older(folder)
             _events.info("done", job=job.id, study=job.study_uid, seconds=round(time.monotonic() - begun, 3))
             return
         shutil.rmtree(folder, ignore_errors=True)  # it has not become evidence
@@ -178,7 +168,7 @@ class Analysis:
             "preset": job.preset,
         }
         reply = self._ask(self._child, claim, ask)
-        if _complaint(reply, _OUT_OF_MEMORY) and self._child.limits.device != "cpu":
+        if complaint(reply, OUT_OF_MEMORY) and self._child.limits.device != "cpu":
             _events.warning("no room on the GPU: once more on the CPU", job=job.id, device=self._child.limits.device)
             self._child.close()  # what a failed allocation leaves of the GPU's memory is in pieces
             slow = Child(replace(self._child.limits, device="cpu"))
@@ -186,12 +176,12 @@ class Analysis:
                 reply = self._ask(slow, claim, ask)
             finally:
                 slow.close()
-        if complaint := _complaint(reply, _NO_ROOM):
-            raise _NoRoom(f"the evidence of {job.pipeline} could not be written: {complaint}")
-        if complaint := _complaint(reply, _OUT_OF_MEMORY):
+        if why := complaint(reply, NO_ROOM):
+            raise _NoRoom(f"the evidence of {job.pipeline} could not be written: {why}")
+        if why := complaint(reply, OUT_OF_MEMORY):
             self._child.close()
             limit = self._child.limits.memory_bytes / 2**30
-            raise TookTooMuch(f"it needs more memory than the limit of {limit:.3g} GiB ({complaint})")
+            raise TookTooMuch(f"it needs more memory than the limit of {limit:.3g} GiB ({why})")
         return reply
 
     def _ask(self, child: Child, claim: Claim, ask: dict[str, Any]) -> dict[str, Any]:
@@ -199,7 +189,7 @@ class Analysis:
 
     def _finish(self, claim: Claim, folder: Path, reply: dict[str, Any]) -> None:
         runs = reply["runs"]
-        outcome, reason = _outcome(runs)
+        outcome, reason = outcome_of(runs)
         if reply["refused"]:
             _events.warning("files were left out", job=claim.job.id, count=len(reply["refused"]))
             reason = "; ".join(filter(None, (reason, f"left out of the study: {'; '.join(reply['refused'][:3])}")))
@@ -207,8 +197,8 @@ class Analysis:
         if outcome == "failed" and not objects:
             self._end(claim, reason or "the pipeline failed, and no report could be written")
             return
-        evidence = [_evidence(path, self._rules.evidence) for path in objects]
-        _make_names_durable(folder, self._rules.evidence)
+        evidence = [evidence_of(path, self._rules.evidence) for path in objects]
+        make_names_durable(folder, self._rules.evidence)
         stages: dict[str, float] = {}
         for run in runs:
             for stage, seconds in run["stages"].items():
@@ -302,45 +292,3 @@ class _Wanted:
             return True
         self._next_beat = time.monotonic() + BEAT_SECONDS
         return self._analysis.beat(self._claim)
-
-
-def _complaint(reply: Mapping[str, Any], about: re.Pattern[str]) -> str | None:
-    for run in reply["runs"]:
-        if run["status"] == "failed" and about.search(run["reason"] or ""):
-            return str(run["reason"])
-    return None
-
-
-def _outcome(runs: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
-    """Of several runs the worst; with the reasons of all that are not read."""
-    worst = max((run["status"] for run in runs), key=("read", "unsuitable", "withheld", "failed").index)
-    reasons = [run["reason"] for run in runs if run["status"] != "read" and run["reason"]]
-    return worst, "; ".join(dict.fromkeys(reasons)) or None
-
-
-def _evidence(path: Path, root: Path) -> Evidence:
-    header = dcmread(path, specific_tags=_IDENTITY, stop_before_pixels=True)
-    sop_class, sop_uid, series_uid = (str(header[keyword].value) for keyword in _IDENTITY)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Evidence(str(path.relative_to(root)), digest, sop_uid, sop_class, series_uid)
-
-
-def _make_names_durable(folder: Path, root: Path) -> None:
-    """The files are on disk already (pipelines.filing); so are the folders above them after this."""
-    below = [path for path in folder.rglob("*") if path.is_dir()] if folder.is_dir() else []
-    above = [folder, *folder.parents[: folder.parents.index(root) + 1]]
-    for directory in (*below, *above):
-        if directory.is_dir():
-            descriptor = os.open(directory, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-
-
-def _remove_older(folder: Path) -> None:
-    """What attempts that came to nothing left beside this one; the ledger has never heard of it."""
-    for other in folder.parent.iterdir() if folder.parent.is_dir() else ():
-        if other.name.isdigit() and int(other.name) < int(folder.name):
-            shutil.rmtree(other, ignore_errors=True)

@@ -39,12 +39,14 @@ class Part:
         env: Added to our own environment.
         given: Written to its standard input, which then ends: the place for secrets, which neither argv nor the
             environment is.
+        needed: The others need it to finish what they do, so it is stopped after them.
     """
 
     name: str
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     given: bytes = field(default=b"", repr=False)
+    needed: bool = False
 
 
 def supervise(
@@ -93,15 +95,18 @@ class Supervisor:
         return {kept.part.name: kept.state() for kept in self._kept}
 
     def drain(self, seconds: float) -> None:
-        """SIGTERM to the last part first, time for all to finish, SIGKILL for who does not."""
-        for kept in reversed(self._kept):
-            kept.send(signal.SIGTERM)
+        """SIGTERM, time for all to finish, SIGKILL for who does not; then the same for those that the others need."""
         until = time.monotonic() + seconds
-        for kept in reversed(self._kept):
-            if not kept.has_ended(until - time.monotonic()):
-                _events.warning("a part did not stop in time and is killed", part=kept.part.name, seconds=seconds)
-                kept.send(signal.SIGKILL)
-                kept.has_ended(5.0)
+        for needed in (False, True):
+            ending = [kept for kept in self._kept if kept.part.needed is needed]
+            for kept in ending:
+                kept.send(signal.SIGTERM)
+            for kept in ending:
+                # A needed part whose others took all the time still has some to close its files.
+                if not kept.has_ended(max(until - time.monotonic(), 2.0 if needed else 0.0)):
+                    _events.warning("a part did not stop in time and is killed", part=kept.part.name)
+                    kept.send(signal.SIGKILL)
+                    kept.has_ended(5.0)
 
 
 class _Kept:

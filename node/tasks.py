@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,9 @@ MOST_URGENT, LEAST_URGENT = 0, 9
 # One queue of Redis per priority, the most urgent looked at first (kombu, transport redis).
 _PRIORITIES = list(range(MOST_URGENT, LEAST_URGENT + 1))
 _ANSWER_SECONDS = 5.0
+_SILENT_SECONDS = 2.0  # a broker that does not answer is not tried again for so long
+# One try and no pause: who rings has a clock that rings again, and other things to do (kombu, retry_over_time).
+_AT_ONCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
 
 _events = log.get("tasks")
 
@@ -72,7 +76,9 @@ class Bell:
 
     def __init__(self, broker_url: str) -> None:
         self._app = make_app(broker_url)
+        self._app.conf.broker_transport_options |= _AT_ONCE
         self._is_heard = True
+        self._silent_until = 0.0  # of time.monotonic
 
     def ring_job(self, job_id: int, priority: int) -> bool:
         return self._ring(ANALYZE, job_id, priority)
@@ -82,6 +88,8 @@ class Bell:
 
     def waiting(self, queue: str) -> dict[int, int] | None:
         """How many bells of each priority nobody has heard yet; None if the broker does not answer."""
+        if time.monotonic() < self._silent_until:
+            return None
         try:
             with self._app.connection_for_write() as connection:
                 channel = connection.default_channel
@@ -98,6 +106,8 @@ class Bell:
         self._app.close()
 
     def _ring(self, queue: str, number: int, priority: int) -> bool:
+        if time.monotonic() < self._silent_until:
+            return False
         try:
             self._app.send_task(
                 f"wetread.{queue}", args=[number], queue=queue, priority=priority, ignore_result=True, retry=False
@@ -110,6 +120,8 @@ class Bell:
 
     def _note(self, error: Exception | None) -> None:
         """Say it when the bell falls silent and when it is heard again, not each time between."""
+        if error is not None:
+            self._silent_until = time.monotonic() + _SILENT_SECONDS
         if error is not None and self._is_heard:
             _events.warning("the broker does not answer; what is due waits in the ledger", error=type(error).__name__)
         elif error is None and not self._is_heard:

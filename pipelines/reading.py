@@ -201,7 +201,8 @@ def _not_evaluated(blank: Run, outcome: NotEvaluated, place: Filing, clock: _Clo
     try:
         objects = place.put(outcome, started=clock.started)
     except Exception as error:
-        reason = f"{outcome.reason}; and no report of it could be written: {_explained(error)}"
+        said = _explained(error)
+        reason = outcome.reason if said in outcome.reason else f"{outcome.reason}; and no report: {said}"
         return replace(run, status="failed", reason=reason, seconds=clock.seconds)
     return replace(run, objects=objects, seconds=clock.seconds, stages={"encode": perf_counter() - encoding})
 

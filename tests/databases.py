@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -33,19 +34,23 @@ class Cluster:
         file = self.folder / "log"
         return file.read_text(errors="replace") if file.exists() else "it wrote no log"
 
-    def new_database(self) -> str:
-        """The URL of an empty database."""
+    def new_database(self, template: str | None = None) -> str:
+        """The URL of an empty database, or of a copy of that at the URL ``template``."""
         name = f"ledger_{next(_numbers)}"
-        self.execute(f'CREATE DATABASE "{name}"')
+        copied = f' TEMPLATE "{_name(template)}"' if template else ""
+        self.execute(f'CREATE DATABASE "{name}"{copied}')
         return f"postgresql+psycopg://postgres@/{name}?host={self.folder}"
 
     def drop(self, url: str) -> None:
-        name = url.split("/@/")[-1].split("@/")[-1].split("?")[0]
-        self.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        self.execute(f'DROP DATABASE "{_name(url)}" WITH (FORCE)')
 
     def execute(self, sql: str) -> None:
         with psycopg.connect(host=str(self.folder), user="postgres", dbname="postgres", autocommit=True) as connection:
             connection.execute(sql.encode())
+
+
+def _name(url: str) -> str:
+    return url.split("@/")[1].split("?")[0]
 
 
 def why_no_postgres() -> str | None:
@@ -63,17 +68,16 @@ def postgres() -> Iterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="wr-pg-", dir="/tmp"))  # a Unix socket's path has at most 107 characters
     if os.geteuid() == 0:
         shutil.chown(folder, "postgres", "postgres")
-    cluster = Cluster(folder)
+    data, cluster = str(folder / "data"), Cluster(folder)
     try:
-        with _as_postgres(
-            "initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", folder
-        ) as made:
-            assert made.wait(120) == 0, cluster.log()
-        with _as_postgres("postgres", "-k", folder, *OPTIONS, folder) as server:
+        arguments = ["-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+        made = subprocess.run([_program("initdb"), *arguments], capture_output=True, cwd="/", **_as_postgres())
+        assert made.returncode == 0, made.stderr.decode(errors="replace")
+        command = [_program("postgres"), "-D", data, "-k", str(folder), *OPTIONS]
+        guarded = ["sh", "-c", GUARD, "sh", str(folder), *command]
+        with subprocess.Popen(guarded, stdin=subprocess.PIPE, cwd="/", **_as_postgres()) as server:
             _wait_for(cluster, server)
             yield cluster
-            server.stdin.close()
-            server.wait(60)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -88,16 +92,8 @@ OPTIONS = [
 GUARD = 'folder=$1; shift; "$@" >"$folder/log" 2>&1 & read -r _; kill -QUIT $!; wait $!; rm -rf "$folder"'
 
 
-def _as_postgres(program: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
-    *options, folder = arguments
-    binaries = _programs()
-    assert binaries is not None, why_no_postgres()
-    command = [str(binaries / program), "-D", f"{folder}/data", *map(str, options)]
-    if program == "postgres":
-        command = ["sh", "-c", GUARD, "sh", str(folder), *command]
-    user = "postgres" if os.geteuid() == 0 else None
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, user=user, group=user, cwd="/")
+def _as_postgres() -> dict[str, Any]:
+    return {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
 
 
 def _wait_for(cluster: Cluster, server: subprocess.Popen[bytes]) -> None:
@@ -108,6 +104,12 @@ def _wait_for(cluster: Cluster, server: subprocess.Popen[bytes]) -> None:
             assert server.poll() is None, cluster.log()
             time.sleep(0.1)
     raise AssertionError(f"PostgreSQL does not answer: {cluster.log()}")
+
+
+def _program(name: str) -> str:
+    folder = _programs()
+    assert folder is not None, why_no_postgres()
+    return str(folder / name)
 
 
 def _programs() -> Path | None:

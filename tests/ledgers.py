@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,10 +27,46 @@ def cluster() -> Iterator[databases.Cluster]:
         yield running
 
 
+@cache
+def upgraded(blank_url: str) -> str:
+    """``blank_url``, where a ledger is made that others are copied from: to migrate each anew takes long."""
+    opened = Ledger(blank_url)
+    opened.upgrade()
+    opened.close()
+    return blank_url
+
+
+@cache
+def upgraded_file() -> bytes:
+    """What a SQLite ledger is that is up to date."""
+    with tempfile.TemporaryDirectory() as folder:
+        upgraded(f"sqlite:///{folder}/ledger.sqlite")
+        return (Path(folder) / "ledger.sqlite").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def cluster_template(cluster: databases.Cluster) -> str:
+    return upgraded(cluster.new_database())
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A ledger that is up to date and empty."""
     if request.param == "sqlite":
+        (tmp_path / "ledger.sqlite").write_bytes(upgraded_file())
         yield f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+        return
+    running = request.getfixturevalue("cluster")
+    address = running.new_database(request.getfixturevalue("cluster_template"))
+    yield address
+    running.drop(address)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def blank_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database in which there is nothing yet."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'blank' / 'ledger.sqlite'}"
         return
     running = request.getfixturevalue("cluster")
     address = running.new_database()
@@ -39,7 +77,6 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 def ledger(url: str) -> Iterator[Ledger]:
     opened = Ledger(url)
-    opened.upgrade()
     yield opened
     opened.close()
 

@@ -114,3 +114,11 @@ class Tells(Quick):
     def misbehave(self, study: Study) -> None:
         seen = [f"{key}={os.environ.get(key)}" for key in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PACS_PASSWORD")]
         raise RuntimeError(f"pid={os.getpid()} and {' '.join(seen)}")
+
+
+class NoRoomOnGpu(Quick):
+    """Says what torch says when a GPU's memory is full; with no GPU to see, it reads."""
+
+    def misbehave(self, study: Study) -> None:
+        if os.environ["CUDA_VISIBLE_DEVICES"]:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 80.00 GiB.")

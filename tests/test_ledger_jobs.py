@@ -6,9 +6,9 @@ import pytest
 
 from node.errors import LostClaim, NodeError
 from node.ledger import JobState, Ledger, NewJob
-from tests.ledgers import STUDY, arrival, claimed, cluster, ledger, made, record, settled, url, wanted
+from tests.ledgers import STUDY, arrival, claimed, cluster, cluster_template, ledger, made, record, settled, url, wanted
 
-__all__ = ["cluster", "ledger", "url"]  # fixtures
+__all__ = ["cluster", "cluster_template", "ledger", "url"]  # fixtures
 
 
 def test_the_most_urgent_is_first_and_then_the_oldest(ledger: Ledger) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
-from functools import cache
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -23,30 +22,21 @@ from hypothesis.stateful import (
 from node.errors import LostClaim
 from node.ledger import Claim, JobState, Ledger, StudyState
 from node.spool import Arrival
-from tests.ledgers import LONGEST, QUIET, arrival, made, wanted
+from tests.ledgers import LONGEST, QUIET, arrival, made, upgraded_file, wanted
 
 STUDIES = st.sampled_from(("1.2.1", "1.2.2"))
 IMAGES = st.integers(1, 3)
 PIPELINES = ("mr_brain", "mr_heart")
 LEASE = 30.0
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # nobody cuts the power here: no need to wait for a disk
 ENDED = {JobState.DONE, JobState.SUPERSEDED, JobState.QUARANTINED, JobState.FAILED}
-
-
-@cache
-def empty_ledger() -> bytes:
-    """The file of a ledger that is up to date, made once."""
-    with tempfile.TemporaryDirectory() as folder:
-        opened = Ledger(f"sqlite:///{folder}/ledger.sqlite")
-        opened.upgrade()
-        opened.close()
-        return (Path(folder) / "ledger.sqlite").read_bytes()
 
 
 class Node(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
-        self.folder = Path(tempfile.mkdtemp())
-        (self.folder / "ledger.sqlite").write_bytes(empty_ledger())
+        self.folder = Path(tempfile.mkdtemp(dir=MEMORY))
+        (self.folder / "ledger.sqlite").write_bytes(upgraded_file())
         self.ledger = self.opened()
         self.now = 1000.0
         self.sent: list[Arrival] = []

@@ -155,7 +155,7 @@ def test_a_broker_that_is_off_or_silent_costs_seconds_and_no_error(tmp_path: Pat
     bell = Bell(broker.broker_url(tmp_path))  # never started
     assert not bell.ring_job(1, 5)
     assert bell.waiting(ANALYZE) is None
-    assert time.monotonic() - begun < 5.0
+    assert time.monotonic() - begun < 2.0
     with broker.embedded(tmp_path) as url:
         bell = Bell(url)
         assert bell.ring_job(1, 5)
@@ -175,7 +175,7 @@ def test_a_full_broker_refuses_and_nothing_breaks(url: str, tmp_path: Path) -> N
     client(tmp_path).config_set("maxmemory", 1)
     assert not bell.ring_job(1, 5)
     client(tmp_path).config_set("maxmemory", 0)
-    assert bell.ring_job(2, 5)
+    until(lambda: bell.ring_job(2, 5), 5.0)
 
 
 # ── The clock ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -72,7 +72,7 @@ def send(
                 if answer.verdict not in ("delivered", "warning"):
                     refused[sources[answer.sop_uid]] = answer.comment or f"status {answer.status}"
     for path, reason in sorted(refused.items()):
-        console.print(f"refused {path}: {reason}", markup=False)
+        console.print(f"refused {path}: {reason}", markup=False, soft_wrap=True)
     out.print(f"{len(files) - len(refused)} of {len(files)} files sent to {peer.ae_title} at {peer.host}:{peer.port}")
     if refused:
         raise NodeError(f"{len(refused)} of {len(files)} files were refused")
@@ -160,7 +160,7 @@ def _show(answers: list[Answer], refused: tuple[RefusedFile, ...], target: Path)
             table.add_row(shown, "none", "; ".join(f"{match.pipeline}: {match.why}" for match in matches), "")
     out.print(table)
     for item in refused:
-        console.print(f"refused {item.file}: {item.reason}", markup=False)
+        console.print(f"refused {item.file}: {item.reason}", markup=False, soft_wrap=True)
 
 
 def sentence(run: Run) -> str:

@@ -172,7 +172,8 @@ def _checks(settings: Settings, ledger: Ledger) -> dict[str, Check]:
         if node.broker is None:
             broker.server_id(node.folder)
         else:
-            Redis.from_url(node.broker, socket_timeout=3).ping()
+            # Celery's name for a unix socket is not redis-py's
+            Redis.from_url(node.broker.replace("redis+socket://", "unix://"), socket_timeout=3).ping()
 
     def listener_answers() -> None:
         bound = ip_address(node.bind)

@@ -244,4 +244,5 @@ def listening(options: ListenerOptions, spool: Spool, ledger: Ledger) -> Iterato
 def serve(options: ListenerOptions, spool: Spool, ledger: Ledger, stop: threading.Event) -> None:
     """Listen until ``stop`` is set, then see the open associations out: at most 30 s."""
     with listening(options, spool, ledger):
-        stop.wait()
+        while not stop.wait(0.5):  # a signal that another thread gets does not end a wait without a limit
+            pass

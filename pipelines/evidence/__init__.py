@@ -4,7 +4,7 @@
 """
 
 from pipelines.evidence.errors import InvalidEvidence
+from pipelines.evidence.outcome import NotEvaluated, write
 from pipelines.evidence.sr import Predecessor
-from pipelines.evidence.write import NotEvaluated, write
 
 __all__ = ["InvalidEvidence", "NotEvaluated", "Predecessor", "write"]

@@ -1,19 +1,26 @@
 """Content items of a report (PS3.3 C.17.3), as plain datasets.
 
-highdicom builds the measurement groups; its items check themselves, and are checked and copied again by its report
-class, which takes seconds for the thousand items of a CT. What is said once or once per image is made here.
+highdicom's items check, copy and check themselves again, which takes seconds for the thousand items of a CT; here they
+are only made. ``check_report.py`` judges the whole, and the tests have highdicom read it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
+
+from pipelines.evidence import codes
 
 CONTAINS = "CONTAINS"
 MODIFIES = "HAS CONCEPT MOD"
 ACQUISITION = "HAS ACQ CONTEXT"
+OBSERVATION = "HAS OBS CONTEXT"
+INFERRED = "INFERRED FROM"
+SELECTED = "SELECTED FROM"
 
 
 def coded(code: Code) -> Dataset:
@@ -59,24 +66,36 @@ def uid(name: Code, value: str, relationship: str = CONTAINS) -> Dataset:
     return item
 
 
-def quantity(name: Code, value: str, unit: Code, relationship: str = CONTAINS) -> Dataset:
-    """``value`` as it is to stand in the Decimal String."""
+def quantity(name: Code, value: float, unit: Code, relationship: str = CONTAINS) -> Dataset:
+    """A number to nine digits, and where these are not all of it, exactly beside them (PS3.3 C.18.1)."""
     measured = Dataset()
-    measured.NumericValue = value
+    measured.NumericValue = f"{value:.9g}"
+    if float(measured.NumericValue) != value:
+        measured.FloatingPointValue = value
     measured.MeasurementUnitsCodeSequence = [coded(unit)]
     item = _item("NUM", name, relationship)
     item.MeasuredValueSequence = [measured]
     return item
 
 
-def image(name: Code, sop_class: str, sop_instance: str) -> Dataset:
-    item = _item("IMAGE", name, CONTAINS)
-    item.ReferencedSOPSequence = [instance(sop_class, sop_instance)]
+def image(name: Code, reference: Dataset, relationship: str = CONTAINS) -> Dataset:
+    """``reference``: as ``instance`` makes it."""
+    item = _item("IMAGE", name, relationship)
+    item.ReferencedSOPSequence = [reference]
+    return item
+
+
+def polygon(name: Code, points: NDArray[np.float64], reference: Dataset, relationship: str = CONTAINS) -> Dataset:
+    """A closed polyline of (column, row) on an image."""
+    item = _item("SCOORD", name, relationship)
+    item.GraphicType = "POLYLINE"
+    item.GraphicData = points.astype(np.float32).ravel().tolist()
+    item.ContentSequence = [image(codes.ORIGINAL_SOURCE, reference, SELECTED)]
     return item
 
 
 def instance(sop_class: str, sop_instance: str) -> Dataset:
-    """An item of a Referenced SOP Sequence."""
+    """An item of a Referenced SOP Sequence, of the whole instance."""
     item = Dataset()
     item.ReferencedSOPClassUID = sop_class
     item.ReferencedSOPInstanceUID = sop_instance

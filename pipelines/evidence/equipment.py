@@ -6,6 +6,7 @@ Manufacturer, name, version and Device UID stand in Contributing Equipment, in t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -13,8 +14,7 @@ import highdicom as hd
 from pydicom.dataset import Dataset
 
 from pipelines.base import Algorithm
-from pipelines.evidence import codes
-from pipelines.evidence.content import coded
+from pipelines.evidence import codes, content
 from pipelines.evidence.source import EQUIPMENT, Source
 from pipelines.instance import text
 
@@ -24,7 +24,7 @@ SERIAL_DIGITS = 16  # of the weights' digest
 def contributing(algorithm: Algorithm, started: datetime) -> Dataset:
     """Item of the Contributing Equipment Sequence (0018,A001); highdicom's own has no Device UID."""
     item = Dataset()
-    item.PurposeOfReferenceCodeSequence = [coded(codes.PROCESSING_EQUIPMENT)]
+    item.PurposeOfReferenceCodeSequence = [content.coded(codes.PROCESSING_EQUIPMENT)]
     item.Manufacturer = algorithm.manufacturer
     item.ManufacturerModelName = algorithm.name
     item.SoftwareVersions = algorithm.version
@@ -44,7 +44,7 @@ def _camera(source: Source) -> list[Dataset]:
     if not text(source.header, "Manufacturer"):
         return []  # Type 1 in an item
     item = Dataset()
-    item.PurposeOfReferenceCodeSequence = [coded(codes.ACQUISITION_EQUIPMENT)]
+    item.PurposeOfReferenceCodeSequence = [content.coded(codes.ACQUISITION_EQUIPMENT)]
     for keyword in EQUIPMENT:
         if keyword in source.header:
             item[keyword] = source.header[keyword]
@@ -74,24 +74,22 @@ def in_segment(algorithm: Algorithm) -> Any:
     )
 
 
-def in_group(algorithm: Algorithm) -> Any:
+def in_group(algorithm: Algorithm) -> Iterable[Dataset]:
     """Algorithm Identification (TID 4019)."""
-    return hd.sr.AlgorithmIdentification(
-        name=algorithm.name,
-        version=algorithm.version,
-        family=algorithm.family,
-        manufacturer=algorithm.manufacturer,
-    )
+    yield content.words(codes.ALGORITHM_NAME, algorithm.name, content.MODIFIES)
+    yield content.words(codes.ALGORITHM_VERSION, algorithm.version, content.MODIFIES)
+    yield content.words(codes.ALGORITHM_MANUFACTURER, algorithm.manufacturer, content.MODIFIES)
+    yield content.code(codes.ALGORITHM_FAMILY, algorithm.family, content.MODIFIES)
 
 
-def as_observer(algorithm: Algorithm) -> Any:
+def as_observer(algorithm: Algorithm) -> Iterable[Dataset]:
     """Observation Context (TID 1001) with a device alone: no person has looked (TID 1004)."""
-    device = hd.sr.DeviceObserverIdentifyingAttributes(
-        uid=algorithm.device_uid,
-        name=algorithm.name,
-        manufacturer_name=algorithm.manufacturer,
-        model_name=algorithm.name,
-        serial_number=serial_number(algorithm),
-    )
-    context = hd.sr.ObserverContext(observer_type=codes.DEVICE, observer_identifying_attributes=device)
-    return hd.sr.ObservationContext(observer_device_context=context)
+    yield content.code(codes.OBSERVER_TYPE, codes.DEVICE, content.OBSERVATION)
+    yield content.uid(codes.DEVICE_OBSERVER_UID, algorithm.device_uid, content.OBSERVATION)
+    for name, value in (
+        (codes.DEVICE_OBSERVER_NAME, algorithm.name),
+        (codes.DEVICE_OBSERVER_MANUFACTURER, algorithm.manufacturer),
+        (codes.DEVICE_OBSERVER_MODEL, algorithm.name),
+        (codes.DEVICE_OBSERVER_SERIAL_NUMBER, serial_number(algorithm)),
+    ):
+        yield content.words(name, value, content.OBSERVATION)

@@ -25,7 +25,8 @@ def image_library(read: Sequence[Series]) -> Dataset:
 def _entries(series: Series) -> Iterable[Dataset]:
     """TID 1601, one per instance."""
     for instance in series.instances:
-        yield content.image(codes.SOURCE, text(instance, "SOPClassUID"), text(instance, "SOPInstanceUID"))
+        reference = content.instance(text(instance, "SOPClassUID"), text(instance, "SOPInstanceUID"))
+        yield content.image(codes.SOURCE, reference)
 
 
 def _shared(series: Series) -> Iterable[Dataset]:
@@ -35,7 +36,7 @@ def _shared(series: Series) -> Iterable[Dataset]:
         yield content.uid(codes.FRAME_OF_REFERENCE, series.frame_of_reference, ACQUISITION)
     for name, keyword in ((codes.PIXEL_ROWS, "Rows"), (codes.PIXEL_COLUMNS, "Columns")):
         if size := number(series.header, keyword):
-            yield content.quantity(name, f"{size:.0f}", codes.PIXELS, ACQUISITION)
+            yield content.quantity(name, size, codes.PIXELS, ACQUISITION)
     if spacing := numbers(series.header, "PixelSpacing", 2):
-        yield content.quantity(codes.HORIZONTAL_SPACING, f"{spacing[1]:.8g}", codes.MILLIMETER, ACQUISITION)
-        yield content.quantity(codes.VERTICAL_SPACING, f"{spacing[0]:.8g}", codes.MILLIMETER, ACQUISITION)
+        yield content.quantity(codes.HORIZONTAL_SPACING, spacing[1], codes.MILLIMETER, ACQUISITION)
+        yield content.quantity(codes.VERTICAL_SPACING, spacing[0], codes.MILLIMETER, ACQUISITION)

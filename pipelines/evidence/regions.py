@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
 from pipelines.base import Finding
-from pipelines.evidence import codes
+from pipelines.evidence import codes, content
 from pipelines.evidence.errors import InvalidEvidence
 from pipelines.evidence.outlines import area, outer_outlines
 from pipelines.frames import Frame
@@ -32,17 +31,13 @@ class Outline:
     frame: Frame
     polygon: NDArray[np.float64]
 
-    def as_region(self) -> Any:
-        """Image Region (111030) of TID 1410."""
-        source = hd.sr.SourceImageForRegion(*_reference(self.frame))
-        return hd.sr.ImageRegion(hd.sr.GraphicTypeValues.POLYLINE, self.polygon, source)
+    def as_region(self) -> Dataset:
+        """Image Region (111030) of TID 1410 and 1411."""
+        return content.polygon(codes.IMAGE_REGION, self.polygon, reference(self.frame))
 
-    def as_source(self) -> Any:
+    def as_source(self) -> Dataset:
         """What a number was inferred from (TID 320)."""
-        source = hd.sr.SourceImageForRegion(*_reference(self.frame))
-        return hd.sr.CoordinatesForMeasurement(
-            hd.sr.GraphicTypeValues.POLYLINE, self.polygon, source, purpose=codes.SOURCE
-        )
+        return content.polygon(codes.SOURCE, self.polygon, reference(self.frame), content.INFERRED)
 
 
 def outlines(mask: NDArray[np.bool_], series: Series) -> list[Outline]:
@@ -86,19 +81,12 @@ def judged_on(finding: Finding, series: Series) -> Sequence[Frame]:
     return frames
 
 
-def source_of_group(frame: Frame) -> Any:
-    return hd.sr.SourceImageForMeasurementGroup(*_reference(frame))
-
-
-def source_of_segmentation(frame: Frame) -> Any:
-    return hd.sr.SourceImageForSegmentation(*_reference(frame))
-
-
-def _reference(frame: Frame) -> tuple[str, str, list[int] | None]:
-    """SOP Class, SOP Instance, and the frame where the instance has several."""
-    has_frames = (number(frame.instance, "NumberOfFrames") or 1) > 1
-    uids = text(frame.instance, "SOPClassUID"), text(frame.instance, "SOPInstanceUID")
-    return (*uids, [frame.number] if has_frames else None)
+def reference(frame: Frame) -> Dataset:
+    """To its instance, and to the frame where the instance has several."""
+    item = content.instance(text(frame.instance, "SOPClassUID"), text(frame.instance, "SOPInstanceUID"))
+    if (number(frame.instance, "NumberOfFrames") or 1) > 1:
+        item.ReferencedFrameNumber = frame.number
+    return item
 
 
 def _rectangle(frame: Frame, x: float, y: float, width: float, height: float) -> Outline:

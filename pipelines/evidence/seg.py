@@ -86,8 +86,8 @@ def draw(findings: Findings, tracks: Sequence[Track], stamp: Stamp) -> Drawn:
             _description(number, segments[place], uids[segments[place].label], _COLOURS[place % len(_COLOURS)], stamp)
             for number, place in enumerate(here, start=1)
         ]
-        images, derived = _images(stack, series)
         try:
+            images, derived = _images(stack, series)
             made = _segmentation(images, _label_array([parts[place] for place in here]), descriptions, stamp, objects)
         except (ValueError, AttributeError, KeyError) as error:
             notes.append(f"the outline is not stored as a Segmentation: {one_sentence(error)}")
@@ -130,10 +130,12 @@ def _part(mask: NDArray[np.bool_], stack: Stack) -> NDArray[np.bool_]:
 def _label_array(masks: Sequence[NDArray[np.bool_]]) -> NDArray[Any]:
     """(frames, rows, columns) of segment numbers, which highdicom encodes fastest; a stack only where they overlap."""
     labels = np.zeros(masks[0].shape, np.uint8 if len(masks) < 256 else np.uint16)
-    for place, mask in enumerate(masks, start=1):
-        if place > 1 and labels[mask].any():
-            return np.stack(masks, axis=-1).astype(np.uint8)  # (frames, rows, columns, segments)
-        labels[mask] = place
+    for number, mask in enumerate(masks, start=1):
+        frames = np.flatnonzero(mask.any(axis=(1, 2)))
+        slab = slice(frames[0], frames[-1] + 1)  # most segments lie in few frames
+        if number > 1 and labels[slab][mask[slab]].any():
+            return np.stack(masks, axis=-1).view(np.uint8)  # (frames, rows, columns, segments)
+        np.copyto(labels[slab], number, where=mask[slab], casting="unsafe")
     return labels
 
 
@@ -154,6 +156,11 @@ def _description(number: int, segment: Segment, uid: str, colour: str, stamp: St
 def _images(stack: Stack, series: Series) -> tuple[list[Dataset], list[str]]:
     """What highdicom reads of the images; a missing thickness is the distance between slices, and that is said."""
     images = lean_images(stack.images)
+    planes = [series.frames[index].plane for index in stack.frames]
+    if any(plane is None for plane in planes) and "FrameOfReferenceUID" in images[0]:
+        raise ValueError("the images name a frame of reference, but not where they lie in it")
+    if any(plane is not None and plane.spacing is None for plane in planes):
+        raise ValueError("the images say where they lie, but not how far apart their pixels are")
     if series.spacing is None or all("SliceThickness" in image for image in images) or series.frames[0].groups:
         return images, []
     for image in images:
@@ -180,8 +187,11 @@ def _segmentation(
         content_label="AI_FINDINGS",
         content_description=f"{algorithm.name} {algorithm.version}, not verified"[:64],
         series_description=f"{algorithm.name}: outlines (AI, not verified)"[:64],
+        specific_character_set=None,  # highdicom refuses some that are right; the stamp sets it
         **equipment.general(algorithm),
     )
+    if "FrameOfReferenceUID" not in made:  # then Patient Orientation is Type 2 (PS3.3 C.7.6.1)
+        made.PatientOrientation = images[0].get("PatientOrientation")
     stamp.put_on(made)
     return made
 

@@ -17,6 +17,7 @@ from pydicom.charset import python_encoding
 from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.valuerep import DA, TM, validate_value
 
 from pipelines.evidence.errors import InvalidEvidence
@@ -96,6 +97,7 @@ _IMAGE = (
     "ImageType",
     "FrameOfReferenceUID",
     "PositionReferenceIndicator",
+    "PatientOrientation",
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "PixelSpacing",
@@ -150,23 +152,29 @@ class Source:
 
     def mark(self, result: Dataset, when: datetime) -> None:
         """Say on a result what is empty there because the source's value could not be taken over."""
-        if self.missing or self.nonconforming:
-            result.OriginalAttributesSequence = [self._original_attributes(when)]
+        said = [_original(self.missing, None, when)] if self.missing else []
+        said += [_original((each.keyword,), each, when) for each in self.nonconforming]
+        if said:
+            result.OriginalAttributesSequence = said
 
-    def _original_attributes(self, when: datetime) -> Dataset:
-        """Original Attributes Macro (PS3.3 Table C.12-1a): an absent value stands there with zero length."""
-        before = Dataset()
-        for keyword in (*self.missing, *(each.keyword for each in self.nonconforming)):
-            setattr(before, keyword, None)
-        item = Dataset()
-        item.ModifiedAttributesSequence = [before]
-        if self.nonconforming:
-            item.NonconformingModifiedAttributesSequence = list(map(_kept, self.nonconforming))
-        item.AttributeModificationDateTime = when.strftime("%Y%m%d%H%M%S")
-        item.ModifyingSystem = "wetread"
-        item.SourceOfPreviousValues = ""
-        item.ReasonForTheAttributeModification = "CORRECT"
-        return item
+
+def _original(keywords: Iterable[str], value: Nonconforming | None, when: datetime) -> Dataset:
+    """Item of the Original Attributes Sequence (PS3.3 Table C.12-1a): what was absent stands there with zero length.
+
+    It takes one nonconforming value, so each has an item of its own.
+    """
+    before = Dataset()
+    for keyword in keywords:
+        setattr(before, keyword, None)
+    item = Dataset()
+    item.ModifiedAttributesSequence = [before]
+    if value:
+        item.NonconformingModifiedAttributesSequence = [_kept(value)]
+    item.AttributeModificationDateTime = when.strftime("%Y%m%d%H%M%S")
+    item.ModifyingSystem = "wetread"
+    item.SourceOfPreviousValues = ""
+    item.ReasonForTheAttributeModification = "CORRECT"
+    return item
 
 
 def _kept(value: Nonconforming) -> Dataset:
@@ -260,6 +268,8 @@ def _is_valid(vr: str, keyword: str, value: Any) -> bool:
             _DATES[vr](str(value))  # a date that no calendar has, as 19000000
     except (ValueError, OverflowError):
         return False
+    if vr == "PN" and any(group.count("^") > 4 for group in str(value).split("=")):
+        return False  # five components at most (PS3.5 6.2.1), which pydicom does not count
     return keyword != "PatientSex" or str(value) in _SEXES
 
 
@@ -271,5 +281,5 @@ def _raw(header: Dataset, keyword: str) -> bytes:
     if element is None:
         return b""
     value = element.value
-    values = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
+    values = list(value) if isinstance(value, MultiValue) else [value]
     return "\\".join(map(str, values)).encode()

@@ -87,7 +87,6 @@ def _empty(said: Content, stamp: Stamp) -> Dataset:
         series_description=f"{algorithm.name}: {said.summary} (AI, not verified)"[:64],
         **equipment.general(algorithm),
     )
-    stamp.source.hand_over(made)
     made.CompletionFlag = "PARTIAL" if said.outcome == codes.FAILED else "COMPLETE"
     made.PreliminaryFlag, made.VerificationFlag = "PRELIMINARY", "UNVERIFIED"
     return made

@@ -36,6 +36,7 @@ class Stamp:
 
     def put_on(self, result: Dataset) -> None:
         """Complete an object that highdicom has built, and take its clock and its random UIDs out of it."""
+        self.source.hand_over(result)
         date, time = self.started.strftime("%Y%m%d"), self.started.strftime(_TIME)
         result.InstanceCreationDate = result.SeriesDate = result.ContentDate = date
         result.InstanceCreationTime = result.SeriesTime = result.ContentTime = time

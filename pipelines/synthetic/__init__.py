@@ -84,13 +84,13 @@ SMALL = Lesion((-36.0, 22.0, 22.0), (13.0, 15.0, 14.0))  # 11 cm3, right parieta
 MEDIUM = Lesion((-32.0, -30.0, 24.0), (17.0, 21.0, 16.0))  # 24 cm3, right frontal
 
 
-# title, lesion, sequences, of the studies 1, 2, … of the demonstration
-_DEMONSTRATION: tuple[tuple[str, Lesion | None, Sequence[str]], ...] = (
-    ("large lesion", LARGE, BRAIN_SEQUENCES),
-    ("small lesion", SMALL, BRAIN_SEQUENCES),
-    ("no lesion", None, BRAIN_SEQUENCES),
-    ("no T1 after contrast", MEDIUM, ("T1 PRE", "FLAIR")),
-    ("no FLAIR", None, ("T1 PRE", "T1 POST")),
+# seed, title, lesion and sequences of the studies 1, 2, … of the demonstration
+_DEMONSTRATION: tuple[tuple[int, str, Lesion | None, Sequence[str]], ...] = (
+    (11, "large lesion", LARGE, BRAIN_SEQUENCES),
+    (12, "small lesion", SMALL, BRAIN_SEQUENCES),
+    (31, "no lesion", None, BRAIN_SEQUENCES),
+    (14, "no T1 after contrast", MEDIUM, ("T1 PRE", "FLAIR")),
+    (15, "no FLAIR", None, ("T1 PRE", "T1 POST")),
 )
 
 
@@ -99,7 +99,7 @@ def demo_studies(out: Path, *, slices: int = 24, matrix: int = 256) -> list[Trut
     return [
         brain_mr(
             out / str(number),
-            seed=10 + number,
+            seed=seed,
             lesion=lesion,
             sequences=sequences,
             slices=slices,
@@ -107,5 +107,5 @@ def demo_studies(out: Path, *, slices: int = 24, matrix: int = 256) -> list[Trut
             patient=f"SYN-{number:04d}",
             title=title,
         )
-        for number, (title, lesion, sequences) in enumerate(_DEMONSTRATION, start=1)
+        for number, (seed, title, lesion, sequences) in enumerate(_DEMONSTRATION, start=1)
     ]

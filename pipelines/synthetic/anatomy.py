@@ -60,7 +60,7 @@ def grow(grid: Grid, seed: int) -> Head:
 def _placed(grid: Grid, rng: np.random.Generator) -> tuple[Space, Field]:
     """The patient's axes turned and scaled into the head's own, and how uneven its surface is, in mm."""
     x, y, z = np.broadcast_arrays(*grid.axes())
-    nod, turn, roll = np.radians(rng.normal(0, (3.0, 2.5, 1.5)))
+    nod, turn, roll = np.radians(rng.normal(0, (3.0, 2.5, 0.8)))
     x, y = x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)
     y, z = y * np.cos(nod) - z * np.sin(nod), y * np.sin(nod) + z * np.cos(nod)
     x, z = x * np.cos(roll) - z * np.sin(roll), x * np.sin(roll) + z * np.cos(roll)

@@ -77,7 +77,7 @@ def write(
     if study.mixed:
         raise InvalidEvidence(study.mixed)
     read = _series_read(outcome, study)
-    stamp = Stamp(take_over(read[0].header, beside=_own_words(outcome)), algorithm, job, started)
+    stamp = Stamp(take_over(read[0].header, beside=_own_words(outcome, algorithm)), algorithm, job, started)
     drawn, content = _content(outcome, read, stamp, preset)
     made = report(content, stamp, beside=drawn.objects, predecessor=predecessor)
     objects = {_seg_name(place): each for place, each in enumerate(drawn.objects)} | {"sr.dcm": made}
@@ -114,13 +114,14 @@ def _series_read(outcome: Findings | NotEvaluated, study: Study) -> tuple[Series
     return read
 
 
-def _own_words(outcome: Findings | NotEvaluated) -> str:
+def _own_words(outcome: Findings | NotEvaluated, algorithm: Algorithm) -> str:
     """Everything in words of ours that may go into an object."""
+    about = f"{algorithm.name} {algorithm.version} {algorithm.manufacturer}"
     if isinstance(outcome, NotEvaluated):
-        return outcome.reason
+        return f"{about} {outcome.reason}"
     labels = [finding.label or "" for finding in outcome.findings]
     labels += [finding.segment.label for finding in outcome.findings if finding.segment]
-    return " ".join([*outcome.notes, *labels])
+    return " ".join([about, *outcome.notes, *labels])
 
 
 def _seg_name(place: int) -> str:

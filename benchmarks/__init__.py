@@ -1,0 +1,1 @@
+"""The figures, each made by one file here."""

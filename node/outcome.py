@@ -1,0 +1,69 @@
+"""What the child's answer amounts to: the outcome of a job, and its files as evidence that is on disk to stay.
+
+Knows neither the ledger's tables nor the child, and decides nothing about trying again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmread
+
+from node.ledger import Evidence
+
+# How numpy, torch, CUDA, Python and the system say it; the pipeline's error reaches us as a sentence only.
+OUT_OF_MEMORY = re.compile(
+    r"out of memory|(unable|can't|cannot|could not|not enough memory).*allocate|MemoryError", re.I
+)
+NO_ROOM = re.compile(r"no space left|quota exceeded|read-only file system", re.I)
+_IDENTITY = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"]
+
+
+def complaint(reply: Mapping[str, Any], about: re.Pattern[str]) -> str | None:
+    """Why a run failed, if it was for such a reason."""
+    for run in reply["runs"]:
+        if run["status"] == "failed" and about.search(run["reason"] or ""):
+            return str(run["reason"])
+    return None
+
+
+def outcome_of(runs: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
+    """Of several runs the worst; with the reasons of all that are not read."""
+    worst = max((run["status"] for run in runs), key=("read", "unsuitable", "withheld", "failed").index)
+    reasons = [run["reason"] for run in runs if run["status"] != "read" and run["reason"]]
+    return worst, "; ".join(dict.fromkeys(reasons)) or None
+
+
+def evidence_of(path: Path, root: Path) -> Evidence:
+    """The object in the file ``path`` below ``root``, as the ledger writes it down."""
+    header = dcmread(path, specific_tags=_IDENTITY, stop_before_pixels=True)
+    sop_class, sop_uid, series_uid = (str(header[keyword].value) for keyword in _IDENTITY)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Evidence(str(path.relative_to(root)), digest, sop_uid, sop_class, series_uid)
+
+
+def make_names_durable(folder: Path, root: Path) -> None:
+    """The files are on disk already (pipelines.filing); so are the folders above them after this."""
+    below = [path for path in folder.rglob("*") if path.is_dir()] if folder.is_dir() else []
+    above = [folder, *folder.parents[: folder.parents.index(root) + 1]]
+    for directory in (*below, *above):
+        if directory.is_dir():
+            descriptor = os.open(directory, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def remove_older(folder: Path) -> None:
+    """What attempts that came to nothing left beside this one; the ledger has never heard of it."""
+    for other in folder.parent.iterdir() if folder.parent.is_dir() else ():
+        if other.name.isdigit() and int(other.name) < int(folder.name):
+            shutil.rmtree(other, ignore_errors=True)

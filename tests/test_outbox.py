@@ -1,0 +1,184 @@
+"""One delivery from claim to what the destination said, with real peers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node import outbox as module
+from node.delivery import Destination
+from node.ledger import Delivery, DeliveryState
+from node.outbox import Lanes, Outbox
+from tests import peers, scripted
+from tests.test_analysis import Bench
+from tests.workplace import pacs, until
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    bench = Bench(tmp_path_factory.mktemp("outbox"))
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def bench(made: Bench) -> Bench:
+    made.rung.clear()
+    return made
+
+
+def outbox(bench: Bench, *destinations: Destination) -> Outbox:
+    named = {one.name: one for one in destinations}
+    return Outbox(
+        bench.place.ledger,
+        evidence=bench.place.evidence,
+        destinations=named,
+        owner="outbox",
+        stop=threading.Event(),
+    )
+
+
+_ANALYSES: dict[int, object] = {}
+
+
+def deliveries(bench: Bench, *to: str) -> list[int]:
+    """The ids of the deliveries of a job that is done."""
+    analysis = _ANALYSES.setdefault(id(bench), bench.analysis())
+    before = len(bench.rung)
+    analysis(bench.place.queued("Quick", to=to))  # type: ignore[operator]
+    return bench.rung[before:]
+
+
+def scp(folder: Path, **script: Any) -> AbstractContextManager[scripted.Scp]:
+    """A peer that takes reports."""
+    return scripted.scp(folder, classes={"1.2.840.10008.5.1.4.1.1.88.34": ["1.2.840.10008.1.2.1"]}, **script)
+
+
+def entry(bench: Bench, number: int) -> Delivery:
+    return bench.place.ledger.delivery(number)
+
+
+def evidence_uids(bench: Bench, number: int) -> list[str]:
+    job = bench.place.ledger.job(entry(bench, number).job_id)
+    return [one.sop_uid for one in bench.place.ledger.study(job.study_uid).evidence[job.id]]
+
+
+@peers.needs("storescp")
+def test_evidence_arrives_and_is_delivered(bench: Bench, tmp_path: Path) -> None:
+    (number,) = deliveries(bench, "STORESCP")
+    with peers.storescp(tmp_path / "pacs") as peer:
+        outbox(bench, pacs("STORESCP", peer.dicom_port))(number)
+        assert len(peer.files) == 1
+    done = entry(bench, number)
+    assert (done.state, done.verified, done.attempts) == (DeliveryState.DELIVERED, False, 1)  # it cannot be asked
+
+
+def test_delivered_and_found_when_asked_is_verified(bench: Bench, tmp_path: Path) -> None:
+    (number,) = deliveries(bench, "PACS")
+    with scp(tmp_path, held=evidence_uids(bench, number)) as peer:
+        outbox(bench, pacs("PACS", peer.port))(number)
+    assert (entry(bench, number).state, entry(bench, number).verified) == (DeliveryState.DELIVERED, True)
+
+
+def test_accepted_but_not_found_when_asked_is_asked_again_and_not_sent_again(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ASK_BACK_PAUSES", (0.0,))
+    (number,) = deliveries(bench, "PACS")
+    with scp(tmp_path, held=[]) as peer:
+        out = outbox(bench, pacs("PACS", peer.port))
+        out(number)
+        waiting = entry(bench, number)
+        assert waiting.state == DeliveryState.WAITING
+        assert "does not find 1 of them when asked" in (waiting.reason or "")
+        bench.place.ledger.retry_delivery(number)
+        out(number)
+        assert len([event for event in peer.events if event.startswith("store")]) == 1
+        assert len([event for event in peer.events if event.startswith("find")]) == 2
+
+
+def test_a_pacs_that_is_off_is_tried_later_and_gets_it_then(bench: Bench, tmp_path: Path) -> None:
+    (number,) = deliveries(bench, "PACS")
+    out = outbox(bench, pacs("PACS", peers.free_port()))
+    out(number)
+    waiting = entry(bench, number)
+    assert waiting.state == DeliveryState.WAITING
+    assert "does not answer" in (waiting.reason or "")
+    assert 0 < waiting.not_before - time.time() < 30
+    out(number)  # rung too early
+    assert entry(bench, number).attempts == 1
+    bench.place.ledger.retry_delivery(number)
+    with scp(tmp_path, held=evidence_uids(bench, number)) as peer:
+        outbox(bench, pacs("PACS", peer.port))(number)
+    assert entry(bench, number).state == DeliveryState.DELIVERED
+
+
+def test_what_is_refused_for_good_is_dead_and_says_why(bench: Bench, tmp_path: Path) -> None:
+    (number,) = deliveries(bench, "PACS")
+    (uid,) = evidence_uids(bench, number)
+    with scp(tmp_path, status={uid: 0xC000}) as peer:
+        outbox(bench, pacs("PACS", peer.port))(number)
+    dead = entry(bench, number)
+    assert dead.state == DeliveryState.DEAD
+    assert "cannot understand (0xC000)" in (dead.reason or "")
+
+
+def test_a_destination_that_the_settings_no_longer_have_is_dead(bench: Bench) -> None:
+    (number,) = deliveries(bench, "GONE")
+    outbox(bench)(number)
+    assert entry(bench, number).state == DeliveryState.DEAD
+    assert entry(bench, number).reason == "the settings have no destination GONE"
+
+
+def test_evidence_that_was_changed_on_disk_is_not_sent(bench: Bench, tmp_path: Path) -> None:
+    (number,) = deliveries(bench, "PACS")
+    job = bench.place.ledger.job(entry(bench, number).job_id)
+    (evidence,) = bench.place.ledger.study(job.study_uid).evidence[job.id]
+    path = bench.place.evidence / evidence.path
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with scp(tmp_path) as peer:
+        outbox(bench, pacs("PACS", peer.port))(number)
+        assert peer.events == []
+    assert entry(bench, number).state == DeliveryState.DEAD
+    assert "was changed on disk" in (entry(bench, number).reason or "")
+
+
+def test_a_slow_destination_holds_up_itself_alone(bench: Bench, tmp_path: Path) -> None:
+    slow = [deliveries(bench, "SLOW")[0] for _ in range(3)]
+    (quick,) = deliveries(bench, "QUICK")
+    uids = [evidence_uids(bench, number)[0] for number in slow]
+    with (
+        scp(tmp_path / "slow", hang=uids) as hanging,
+        scp(tmp_path / "quick", held=evidence_uids(bench, quick)) as answering,
+    ):
+        out = outbox(bench, pacs("SLOW", hanging.port, dimse_seconds=3.0), pacs("QUICK", answering.port))
+        first = threading.Thread(target=out, args=(slow[0],))
+        first.start()
+        until(lambda: entry(bench, slow[0]).state == DeliveryState.SENDING)
+        begun = time.monotonic()
+        for number in (*slow[1:], quick):  # one thread is enough for all of these
+            out(number)
+        assert time.monotonic() - begun < 2.5
+        assert entry(bench, quick).state == DeliveryState.DELIVERED
+        assert [entry(bench, number).state for number in slow[1:]] == [DeliveryState.WAITING] * 2
+        first.join(30.0)
+        assert all(entry(bench, number).attempts == 1 for number in slow)  # its thread went on with the others
+
+
+def test_a_lane_is_served_by_one_thread_at_a_time() -> None:
+    lanes = Lanes()
+    served: list[int] = []
+    for number in lanes.through("PACS", 1):
+        served.append(number)
+        if number == 1:
+            assert list(lanes.through("PACS", 3)) == []
+            assert list(lanes.through("PACS", 2)) == []
+            assert list(lanes.through("WEB", 9)) == [9]
+    assert served == [1, 2, 3]
+    assert list(lanes.through("PACS", 4)) == [4]
