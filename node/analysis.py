@@ -27,7 +27,7 @@ from typing import Any
 
 from node import log
 from node.errors import LostClaim, NodeError, Unavailable
-from node.ledger import Claim, JobState, Ledger
+from node.ledger import Claim, Job, JobState, Ledger
 from node.outcome import NO_ROOM, OUT_OF_MEMORY, complaint, evidence_of, make_names_durable, outcome_of, remove_older
 from node.warm import Child, ChildFault, Limits, NotWanted, PipelineFault, StudyFault, TookTooLong, TookTooMuch
 
@@ -38,6 +38,7 @@ NO_ROOM_SECONDS = 60.0
 RESERVE_BYTES = 256 << 20  # for the ledger, which must go on when evidence no longer can
 _LEDGER_SECONDS = 120.0  # how long a result waits for a ledger that does not answer
 
+REPORT = "1.2.840.10008.5.1.4.1.1.88.34"  # Comprehensive 3D SR Storage
 _events = log.get("analysis")
 
 
@@ -166,6 +167,7 @@ class Analysis:
             "out": str(folder),
             "job": job.key,
             "preset": job.preset,
+            "predecessor": self._report_before(job),
         }
         reply = self._ask(self._child, claim, ask)
         if complaint(reply, OUT_OF_MEMORY) and self._child.limits.device != "cpu":
@@ -183,6 +185,11 @@ class Analysis:
             limit = self._child.limits.memory_bytes / 2**30
             raise TookTooMuch(f"it needs more memory than the limit of {limit:.3g} GiB ({why})")
         return reply
+
+    def _report_before(self, job: Job) -> tuple[str, str] | None:
+        """SOP and Series Instance UID of the report that this job's will follow."""
+        made = self._ledger.evidence(job.predecessor_key) if job.predecessor_key else ()
+        return next(((one.sop_uid, one.series_uid) for one in made if one.sop_class == REPORT), None)
 
     def _ask(self, child: Child, claim: Claim, ask: dict[str, Any]) -> dict[str, Any]:
         return child.read(ask, seconds=self._rules.time_limit_seconds, wanted=_Wanted(self, claim))

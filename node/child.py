@@ -8,7 +8,8 @@ are its parent's, which also watches its time and its memory (warm.py).
 
     {"do": "load", "use": …}                                            → {} | {"fault": sentence}
     {"do": "read", "use": …, "name": …, "study": …, "files": […],
-     "out": …, "job": …, "preset": …}                                   → {"runs": […], "refused": […]} | {"fault": …}
+     "out": …, "job": …, "preset": …, "predecessor": [sop, series] | null}
+                                 → {"runs": […], "refused": […]} | {"fault": …}
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 
 from pipelines import reading, registry
 from pipelines.base import Pipeline
+from pipelines.evidence import Predecessor
 from pipelines.instance import one_sentence
 from pipelines.study import Study, read_files
 
@@ -74,7 +76,15 @@ def _loaded(use: str, pipelines: dict[str, Pipeline], threads: int) -> Pipeline:
 
 def _read(ask: Ask, pipeline: Pipeline) -> dict[str, Any]:
     study, refused = _study(ask["study"], [Path(file) for file in ask["files"]])
-    runs = reading.read(study, pipeline, name=ask["name"], out=Path(ask["out"]), job=ask["job"], preset=ask["preset"])
+    runs = reading.read(
+        study,
+        pipeline,
+        name=ask["name"],
+        out=Path(ask["out"]),
+        job=ask["job"],
+        preset=ask["preset"],
+        predecessor=Predecessor(*ask["predecessor"]) if ask.get("predecessor") else None,
+    )
     return {"runs": [run.as_json() for run in runs], "refused": refused}
 
 

@@ -95,13 +95,13 @@ class Clock:
         headers, faults = self._headers(instances)
         matches = routing.route(headers, self._routes)
         wanted = [_new_job(self._routes[match.pipeline], match.why) for match in matches if match.matched]
-        jobs = self._ledger.settle(study_uid, wanted, seen=len(instances))
+        # Why each rule failed may quote the study: `wetread doctor --file` shows it, ledger and log do not.
+        why = "; ".join(faults) if not headers else f"none of the {len(self._routes)} rules wants it"
+        jobs = self._ledger.settle(study_uid, wanted, seen=len(instances), reason=why)
         for job in jobs:
             self._jobs.ring_now(job.id, job.priority)
             _events.info("queued", study=study_uid, job=job.id, pipeline=job.pipeline, priority=job.priority)
         if not wanted:
-            # Why each rule failed may quote the study: `wetread doctor --file` shows it, the log does not.
-            why = "; ".join(faults) if not headers else f"none of the {len(self._routes)} rules wants it"
             _events.info("unrouted", study=study_uid, count=len(instances), reason=why)
 
     def _headers(self, instances: Sequence[Instance]) -> tuple[list[Dataset], list[str]]:

@@ -7,13 +7,17 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
 from pipelines import evidence
-from pipelines.base import derived_uid
-from pipelines.evidence import InvalidEvidence, NotEvaluated, outcome
-from tests.findings import ALGORITHM, STARTED, nothing, outlined, slices, study_of, written
+from pipelines.base import Finding, Findings, Measurement, derived_uid
+from pipelines.evidence import InvalidEvidence, NotEvaluated, codes, outcome
+from pipelines.evidence.masks import seg_masks
+from pipelines.study import read_folder
+from pipelines.synthetic import LARGE, brain_mr
+from tests.findings import ALGORITHM, STARTED, lesion, nothing, outlined, slices, study_of, written
 
 
 @pytest.fixture
@@ -89,6 +93,18 @@ def test_nobody_meets_half_an_object(tmp_path, study):
     over.set()
     watcher.join()
     assert sizes <= {path.stat().st_size for path in out.glob("*.dcm")}
+
+
+def test_the_lesion_of_a_synthetic_head_comes_back(tmp_path):
+    truth = brain_mr(tmp_path / "in", seed=1, lesion=LARGE, slices=8, matrix=64)
+    (head,), refused = read_folder(tmp_path / "in")
+    flair = next(series for series in head.series if "FLAIR" in series.description)
+    volume = Measurement(codes.VOLUME, truth.volume_cm3, codes.CUBIC_CENTIMETER)
+    found = Finding(codes.FLAIR_ABNORMALITY, True, 0.9, segment=lesion(truth.mask), measurements=(volume,))
+    made = written(Findings(flair, (found,), read=head.series), head, tmp_path / "out")
+    assert not refused
+    assert np.array_equal(seg_masks(tmp_path / "out" / "seg.dcm", flair)["FLAIR abnormality"], truth.mask)
+    assert all(each.SyntheticData == "YES" for each in made.values())
 
 
 def test_a_status_that_is_none_is_an_error():

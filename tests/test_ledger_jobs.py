@@ -160,3 +160,33 @@ def test_what_is_not_there_is_said_by_name(ledger: Ledger) -> None:
             ask(404)
     with pytest.raises(ValueError, match="priority"):
         NewJob("p", "a:b", 10)
+
+
+def test_a_reading_that_failed_is_retried_and_only_the_new_report_is_sent(ledger: Ledger) -> None:
+    (job,) = settled(ledger, arrival(1))
+    (first,) = ledger.finish(claimed(ledger, job), outcome="failed", evidence=made("failed", key="1"), now=30)
+    sent = ledger.claim_delivery(first, owner="out", lease_seconds=60, now=31)
+    assert sent is not None
+    ledger.record_answer(sent, sent.evidence[0].sop_uid, status=0, verdict="delivered", comment="", now=32)
+    ledger.finish_delivery(sent, state="DELIVERED", verified=True, retry_at=None, reason=None, now=33)
+    ledger.retry(job.id, now=40)
+    again = claimed(ledger, job, at=41)
+    (second,) = ledger.finish(again, outcome="read", evidence=made("sr", "seg", key="2"), now=50)
+    claim = ledger.claim_delivery(second, owner="out", lease_seconds=60, now=51)
+    assert claim is not None
+    assert {one.sop_uid for one in claim.evidence} == {one.sop_uid for one in made("sr", "seg", key="2")}
+    assert len(claim.all_evidence) == 3
+
+
+def test_evidence_is_found_by_the_key_of_its_job(ledger: Ledger) -> None:
+    (job,) = settled(ledger, arrival(1))
+    assert ledger.evidence(job.key) == ()
+    ledger.finish(claimed(ledger, job), outcome="read", evidence=made("sr"))
+    assert ledger.evidence(job.key) == tuple(made("sr"))
+    assert ledger.evidence("unknown") == ()
+
+
+def test_a_study_that_nothing_wants_says_why(ledger: Ledger) -> None:
+    record(ledger, arrival(1), settle_at=1)
+    ledger.settle(STUDY, (), reason="none of the 2 rules wants it", now=10)
+    assert ledger.study(STUDY).study.reason == "none of the 2 rules wants it"

@@ -17,7 +17,7 @@ class Nothing:
     """Reads no study at all."""
     @property
     def algorithm(self):
-        return Algorithm("nothing", "1.0.0", Code("123109", "DCM", "Artificial Intelligence"), "0" * 64)
+        return Algorithm("nothing", "1.0.0", Code("123110", "DCM", "Artificial Intelligence"), "0" * 64)
     def __call__(self, study):
         raise UnsuitableStudy("it reads nothing")
 

@@ -1,4 +1,4 @@
-"""``wetread up`` and its parts, each a command of its own: ``listen``, ``work``, ``web``, ``redis``."""
+"""``wetread up`` and its parts, each a command of its own: ``listen``, ``work``, ``web``."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, exists, insert, or_, select, update
 
 from node.errors import LostClaim, NodeError
-from node.ledger.chapter import MAX_ATTEMPTS, Chapter, is_held, job_of, locked_job, members
+from node.ledger.chapter import MAX_ATTEMPTS, Chapter, evidence_of, is_held, job_of, locked_job, members
 from node.ledger.entries import Claim, DeliveryState, Evidence, Job, JobState
 from node.ledger.settling import last_done_key
 from node.ledger.tables import deliveries, evidence, jobs, studies
@@ -131,7 +131,8 @@ class Jobs(Chapter):
         moment = self._now(now)
         with self._database.writing() as db:
             job = locked_job(db, job_id)
-            if job.state not in (JobState.FAILED, JobState.QUARANTINED, JobState.CANCELLED):
+            failed = job.state == JobState.DONE and job.outcome == "failed"  # its report says so, and was sent
+            if not failed and job.state not in (JobState.FAILED, JobState.QUARANTINED, JobState.CANCELLED):
                 raise NodeError(f"job {job_id} is {job.state}; only a failed, quarantined or cancelled one is retried")
             newest = db.scalars(select(studies.c.revision).where(studies.c.uid == job.study_uid)).one()
             if job.revision != newest:
@@ -209,6 +210,7 @@ def _close(db: Connection, claim: Claim, values: dict[str, Any]) -> Job:
 
 
 def _keep_evidence(db: Connection, job: Job, objects: Sequence[Evidence]) -> None:
+    there = {one.sop_uid for one in evidence_of(db, job.id)}  # of an earlier outcome that was retried
     rows = [
         {
             "job_id": job.id,
@@ -219,7 +221,8 @@ def _keep_evidence(db: Connection, job: Job, objects: Sequence[Evidence]) -> Non
             "path": one.path,
             "sha256": one.sha256,
         }
-        for position, one in enumerate(objects)
+        for position, one in enumerate(objects, start=len(there))
+        if one.sop_uid not in there
     ]
     if rows:
         db.execute(insert(evidence), rows)
@@ -235,4 +238,6 @@ def _send_to(db: Connection, job: Job, destination: str, moment: float) -> int:
         "queued_at": moment,
         "verified": False,
     }
-    return int(db.scalars(insert(deliveries).values(values).returning(deliveries.c.id)).one())
+    same = and_(deliveries.c.job_id == job.id, deliveries.c.destination == destination)
+    again = db.scalars(update(deliveries).where(same).values(values).returning(deliveries.c.id)).one_or_none()
+    return int(again or db.scalars(insert(deliveries).values(values).returning(deliveries.c.id)).one())

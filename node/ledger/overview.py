@@ -12,6 +12,7 @@ from node.ledger.chapter import Chapter, chunks, delivery_of, evidence_of, job_o
 from node.ledger.entries import (
     Answer,
     Delivery,
+    Evidence,
     Job,
     JobState,
     Overview,
@@ -58,6 +59,12 @@ class Pages(Chapter):
             if row is None:
                 raise NodeError(f"the ledger knows no study {study_uid}")
             return _history(db, row)
+
+    def evidence(self, job_key: str) -> tuple[Evidence, ...]:
+        """What the job with this key made."""
+        with self._database.reading() as db:
+            job_id = db.scalars(select(jobs.c.id).where(jobs.c.key == job_key)).one_or_none()
+            return () if job_id is None else evidence_of(db, job_id)
 
     def jobs(self, limit: int = 50, *, state: JobState | str | None = None) -> tuple[Job, ...]:
         """The jobs that were queued last, newest first."""

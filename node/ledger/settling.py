@@ -18,7 +18,13 @@ from node.ledger.tables import instances, jobs, revisions, studies
 
 class Settling(Chapter):
     def settle(
-        self, study_uid: str, wanted: Sequence[NewJob], *, seen: int | None = None, now: float | None = None
+        self,
+        study_uid: str,
+        wanted: Sequence[NewJob],
+        *,
+        seen: int | None = None,
+        reason: str | None = None,
+        now: float | None = None,
     ) -> list[Job]:
         """Freeze the study's next revision and queue its jobs, all in one transaction.
 
@@ -28,6 +34,7 @@ class Settling(Chapter):
         Args:
             seen: How many instances the caller judged the study by; when others have come since, nothing happens and
                 the study stays due.
+            reason: Why nothing is wanted, for people who look for the study; nothing that names a patient.
         """
         moment = self._now(now)
         with self._database.writing() as db:
@@ -42,7 +49,7 @@ class Settling(Chapter):
             _freeze(db, study, digest, len(rows), moment)
             created = [self._queue(db, study, new, digest, moment) for new in wanted]
             state = StudyState.SETTLED if created else StudyState.UNROUTED
-            _set_state(db, study_uid, state, revision=study.revision + 1)
+            _set_state(db, study_uid, state, revision=study.revision + 1, reason=None if created else reason)
             return created
 
     def _queue(self, db: Connection, study: Row[Any], new: NewJob, digest: str, moment: float) -> Job:
