@@ -26,6 +26,8 @@ when = { Modality = "MR", BodyPartExamined = "BRAIN" }
 deliver_to = ["PACS", "WEB"]
 """
 
+Item = dict[str, dict[str, list[str]]]  # one answer of QIDO-RS, DICOM JSON
+
 
 @dataclass(frozen=True)
 class Node:
@@ -43,17 +45,18 @@ class Node:
         return Ledger(f"sqlite:///{self.folder / 'data' / 'ledger.sqlite'}")
 
     def send(self, folder: Path) -> None:
-        command = [where("storescu") or "", "+sd", "+r", "-aec", "WETREAD", "-aet", "CT1"]
+        command = [where("storescu") or "", "+sd", "+r", "+sp", "*.dcm", "-aec", "WETREAD", "-aet", "CT1"]
         environment = {**os.environ, "TCP_NODELAY": "1"}
         target = ["127.0.0.1", str(self.dicom_port), str(folder)]
         subprocess.run([*command, *target], check=True, env=environment, capture_output=True, timeout=120)
 
-    def evidence(self, study_uid: str, *, count: int, seconds: float = 240) -> list[dict[str, dict[str, list[str]]]]:
-        """What the PACS has of the study by QIDO-RS, when it has at least ``count`` objects."""
+    def evidence(self, study_uid: str, *, count: int, sop_class: str = "", seconds: float = 240) -> list[Item]:
+        """What the PACS has of the study (of this SOP class) by QIDO-RS, when it has at least ``count`` of it."""
         until = time.monotonic() + seconds
         found = []
         while time.monotonic() < until:
-            answer = httpx.get(f"{self.pacs.dicom_web}/studies/{study_uid}/instances", timeout=20)
+            wanted = {"SOPClassUID": sop_class} if sop_class else {}
+            answer = httpx.get(f"{self.pacs.dicom_web}/studies/{study_uid}/instances", params=wanted, timeout=20)
             found = answer.json() if answer.status_code == 200 and answer.content else []
             if len(found) >= count:
                 return found
@@ -61,7 +64,7 @@ class Node:
         history = self.ledger.study(study_uid)
         raise AssertionError(f"{len(found)} of {count} objects after {seconds} s; {history.study} {history.jobs}")
 
-    def fetch(self, item: dict[str, dict[str, list[str]]]) -> io.BytesIO:
+    def fetch(self, item: Item) -> io.BytesIO:
         return io.BytesIO(self.pacs.file(item["00080018"]["Value"][0]))
 
 

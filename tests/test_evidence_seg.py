@@ -86,6 +86,19 @@ def test_one_picture_that_lies_nowhere_has_a_segmentation(tmp_path, modality):
     assert verdict(tmp_path / "seg.dcm") == []
 
 
+def test_a_frame_of_reference_without_a_place_in_it_is_not_repeated(tmp_path):
+    study = study_of([image(1, modality="DX", FrameOfReferenceUID="1.2.3.9")], tmp_path / "in")
+    made = written(outlined(study.series[0]), study, tmp_path)["seg.dcm"]
+    assert "FrameOfReferenceUID" not in made
+
+
+def test_an_unknown_sop_class_has_a_report_alone(tmp_path):
+    study = study_of(slices(SOPClassUID="1.2.3.4.5.6"), tmp_path / "in")
+    made = written(outlined(study.series[0]), study, tmp_path)
+    comments = [item.TextValue for item in made["sr.dcm"].ContentSequence[-1].ContentSequence if "TextValue" in item]
+    assert comments == ["the outline is not stored as a Segmentation: the SOP class 1.2.3.4.5.6 is unknown"]
+
+
 def test_pictures_that_lie_nowhere_have_a_segmentation_each(tmp_path):
     study = study_of([image(1, modality="DX"), image(2, modality="DX")], tmp_path / "in")
     series = study.series[0]
@@ -188,8 +201,8 @@ def test_a_mask_off_its_grid_is_refused_and_nothing_is_left(tmp_path):
         ({"FrameOfReferenceUID": ""}, "Frame Of Reference"),
         ({"PixelSpacing": None}, "how far apart their pixels are"),
         ({"PixelSpacing": ["0", "0"]}, "how far apart their pixels are"),
-        ({"ImagePositionPatient": None}, "not where they lie in it"),
-        ({"ImageOrientationPatient": None}, "not where they lie in it"),
+        ({"ImagePositionPatient": None}, "Frame Of Reference"),
+        ({"ImageOrientationPatient": None}, "Frame Of Reference"),
     ],
 )
 def test_where_no_segmentation_can_be_made_the_report_has_the_outlines_and_says_why(tmp_path, lacking, why):

@@ -5,19 +5,24 @@ The node runs as `wetread up` does, every part in its own process; the peers are
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from highdicom.seg import segread
+from numpy.typing import NDArray
+from PIL import Image
 from pydicom import dcmread
 
 from pipelines.synthetic import Truth, brain_mr
-from tests.peers import needs, orthanc, where
-from tests.running_node import Node, run, running
+from tests.peers import ROOT, needs, needs_shared, orthanc, where
+from tests.running_node import Item, Node, run, running
 
 pytestmark = [needs("Orthanc", "storescu", "redis-server"), pytest.mark.timeout(600)]
 SEG, SR = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.88.34"
@@ -37,7 +42,7 @@ def lesion(node: Node) -> Truth:
     return truth
 
 
-def by_class(items: list[dict[str, dict[str, list[str]]]], sop_class: str) -> dict[str, dict[str, list[str]]]:
+def by_class(items: list[Item], sop_class: str) -> Item:
     return next(item for item in items if item["00080016"]["Value"][0] == sop_class)
 
 
@@ -84,11 +89,11 @@ def test_a_late_image_makes_a_new_revision_that_names_the_old(node: Node) -> Non
     late = truth.files[-1]
     late = late.rename(node.folder / late.name)
     node.send(node.folder / "late")
-    (first,) = node.evidence(truth.study_uid, count=1)
+    (first,) = node.evidence(truth.study_uid, count=1, sop_class=SR)
     (node.folder / "after").mkdir()
     late.rename(node.folder / "after" / late.name)
     node.send(node.folder / "after")
-    items = node.evidence(truth.study_uid, count=2)
+    items = node.evidence(truth.study_uid, count=2, sop_class=SR)
     newer = next(item for item in items if item["00080018"] != first["00080018"])
     predecessor = dcmread(node.fetch(newer)).PredecessorDocumentsSequence[0]
     named = predecessor.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
@@ -106,3 +111,25 @@ def test_status_tells_what_became_of_every_study(node: Node, lesion: Truth) -> N
 def test_a_stranger_is_not_let_in(node: Node, lesion: Truth) -> None:
     command = [where("echoscu") or "", "-aec", "WETREAD", "-aet", "STRANGER", "127.0.0.1", str(node.dicom_port)]
     assert subprocess.run(command, capture_output=True).returncode != 0
+
+
+@needs_shared("data", "brain_mri_lgg")
+def test_the_outline_of_a_real_patient_lies_where_the_radiologist_drew_it(node: Node) -> None:
+    """One patient of the dev part, wrapped as DICOM; a check of orientation and scale, no measure of accuracy."""
+    shared, out = ROOT.parent / "shared", node.folder / "real"
+    wrap = [sys.executable, shared / "tools/to_dicom.py", shared / "data/brain_mri_lgg", out]
+    subprocess.run([*map(str, wrap), "--split", "dev", "--limit", "20"], check=True, capture_output=True)
+    with (out / "index.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["sequence"] == "FLAIR"]
+    node.send(out)
+    items = node.evidence(rows[0]["study_uid"], count=2)
+    seg = segread(node.fetch(by_class(items, SEG)))
+    uids = [row["sop_uid"] for row in rows]
+    found = seg.get_pixels_by_source_instance(uids, combine_segments=False, assert_missing_frames_are_empty=True)
+    truth = np.stack([drawn(shared / "data/brain_mri_lgg", row["mask"], found.shape[1:3]) for row in rows])
+    overlap = 2 * np.logical_and(found[..., 0], truth).sum() / (found[..., 0].astype(bool).sum() + truth.sum())
+    assert overlap > 0.6
+
+
+def drawn(folder: Path, mask: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    return np.asarray(Image.open(folder / mask)) > 0 if mask else np.zeros(shape, np.bool_)

@@ -50,7 +50,7 @@ def doctor(context: click.Context, file: Path | None) -> None:
     if file:
         _try_rules(settings, file)
     if wrong:
-        raise NodeError(f"{wrong} things need a hand")
+        raise NodeError(f"not all is well: {wrong} to look at")
 
 
 def _safely(look: Callable[[Settings], Iterator[Line]], settings: Settings) -> Iterator[Line]:

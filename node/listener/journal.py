@@ -20,7 +20,7 @@ from node import log
 from node.spool import Arrival, Spool
 
 LEASE_SECONDS = 15.0
-_GATHER_SECONDS = 0.05  # what comes within it shares a transaction
+_GATHER_SECONDS = 0.5  # what comes within it shares a transaction, unless an association ends
 _LONGEST_PAUSE_SECONDS = 10.0  # between two tries to reach the ledger
 _MOST_IN_MEMORY = 50_000  # arrivals, about 1 KB each; beyond it the links in ``pending`` remember them
 _BATCH = 2000
@@ -90,10 +90,10 @@ class Journal:
     def _run(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(self._has_news, self._seconds_to_wait())
+                if self._wake.wait_for(self._has_news, self._seconds_to_wait()):
+                    # A transaction has the price of some hundred instances, and the thread that receives pays it too.
+                    self._wake.wait_for(self._is_urgent, _GATHER_SECONDS)
                 ending = self._ending
-            if not ending:
-                time.sleep(_GATHER_SECONDS)
             done = self._tell()
             if ending and (done or self._failures >= 3):
                 return
@@ -101,6 +101,9 @@ class Journal:
     def _has_news(self) -> bool:
         told = not (self._arrivals or self._quiet_until or self._look_in_spool)
         return self._ending or not (told or self._failures)
+
+    def _is_urgent(self) -> bool:
+        return bool(self._ending or self._quiet_until or len(self._arrivals) >= _BATCH)
 
     def _seconds_to_wait(self) -> float:
         if self._failures:

@@ -23,7 +23,11 @@ def outer_outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     Returns:
         Arrays of (column, row), shape (points, 2).
     """
-    loops = [(area(loop), loop) for loop in _loops(mask)]
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return []
+    cut, origin = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], np.array([columns[0], rows[0]])
+    loops = [(area(loop), loop + origin) for loop in _loops(cut)]
     outer = [(size, loop) for size, loop in loops if size > 0]  # a hole runs the other way round
     return [loop for _, loop in sorted(outer, key=lambda each: -each[0])]
 

@@ -74,30 +74,37 @@ def draw(findings: Findings, tracks: Sequence[Track], stamp: Stamp) -> Drawn:
     for segment in segments:
         _refuse_off_grid(segment, series)
     uids = {track.identifier: track.uid for track in tracks}
+    looks = {each.label: _Look(uids[each.label], _COLOURS[i % len(_COLOURS)]) for i, each in enumerate(segments)}
+    occupied: dict[str, NDArray[np.bool_]] = {each.label: np.any(each.mask, axis=(1, 2)) for each in segments}
     objects: list[Dataset] = []
     places: dict[str, tuple[Placed, ...]] = {}
     notes: list[str] = []
     for stack in stacks(series):
-        parts = {place: _part(segment.mask, stack) for place, segment in enumerate(segments)}
-        here = [place for place, mask in parts.items() if mask.any()]
+        here = [segment for segment in segments if occupied[segment.label][list(stack.frames)].any()]
         if not here:
             continue
-        descriptions = [
-            _description(number, segments[place], uids[segments[place].label], _COLOURS[place % len(_COLOURS)], stamp)
-            for number, place in enumerate(here, start=1)
-        ]
         try:
             images, derived = _images(stack, series)
-            made = _segmentation(images, _label_array([parts[place] for place in here]), descriptions, stamp, objects)
-        except (ValueError, AttributeError, KeyError) as error:
-            notes.append(f"the outline is not stored as a Segmentation: {one_sentence(error)}")
+            pixels = _label_array([_part(segment.mask, stack) for segment in here])
+            descriptions = [_description(i, each, looks[each.label], stamp) for i, each in enumerate(here, start=1)]
+            made = _segmentation(images, pixels, descriptions, stamp, objects)
+        except (ValueError, AttributeError, KeyError) as error:  # what highdicom says of a source that it cannot use
+            notes.append(f"the outline is not stored as a Segmentation: {_why(error)}")
             continue
         objects.append(made)
         notes += derived
-        for number, place in enumerate(here, start=1):
-            label = segments[place].label
-            places[label] = (*places.get(label, ()), Placed(made, number, _frames_of(made, number), stack))
+        for i, segment in enumerate(here, start=1):
+            places.setdefault(segment.label, ())
+            places[segment.label] += (Placed(made, i, _frames_of(made, i), stack),)
     return Drawn(tuple(objects), places, tuple(dict.fromkeys(notes)))
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a segment has wherever it is drawn."""
+
+    tracking_uid: str
+    colour: str
 
 
 def merged(findings: Findings) -> list[Segment]:
@@ -122,6 +129,15 @@ def _refuse_off_grid(segment: Segment, series: Series) -> None:
         raise InvalidEvidence(f"the mask of {segment.label!r} is {shape}, but its series is {expected}")
 
 
+def _why(error: Exception) -> str:
+    """What highdicom means, to a person."""
+    if isinstance(error, KeyError):
+        return f"the SOP class {error.args[0]} is unknown"
+    if isinstance(error, AttributeError):
+        return f"the images lack {str(error).split()[-1].strip(chr(39))}"
+    return one_sentence(error)
+
+
 def _part(mask: NDArray[np.bool_], stack: Stack) -> NDArray[np.bool_]:
     """The frames of the stack; no copy where these are all."""
     return mask if stack.frames == tuple(range(len(mask))) else mask[list(stack.frames)]
@@ -139,7 +155,7 @@ def _label_array(masks: Sequence[NDArray[np.bool_]]) -> NDArray[Any]:
     return labels
 
 
-def _description(number: int, segment: Segment, uid: str, colour: str, stamp: Stamp) -> Any:
+def _description(number: int, segment: Segment, look: _Look, stamp: Stamp) -> Any:
     return hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=segment.label,
@@ -147,9 +163,9 @@ def _description(number: int, segment: Segment, uid: str, colour: str, stamp: St
         segmented_property_type=segment.property_type,
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=equipment.in_segment(stamp.algorithm),
-        tracking_uid=uid,
+        tracking_uid=look.tracking_uid,
         tracking_id=segment.label,
-        display_color=hd.color.CIELabColor.from_string(colour),
+        display_color=hd.color.CIELabColor.from_string(look.colour),
     )
 
 
@@ -157,8 +173,9 @@ def _images(stack: Stack, series: Series) -> tuple[list[Dataset], list[str]]:
     """What highdicom reads of the images; a missing thickness is the distance between slices, and that is said."""
     images = lean_images(stack.images)
     planes = [series.frames[index].plane for index in stack.frames]
-    if any(plane is None for plane in planes) and "FrameOfReferenceUID" in images[0]:
-        raise ValueError("the images name a frame of reference, but not where they lie in it")
+    if any(plane is None for plane in planes):
+        for image in images:  # a frame of reference without a place in it says nothing
+            image.pop("FrameOfReferenceUID", None)
     if any(plane is not None and plane.spacing is None for plane in planes):
         raise ValueError("the images say where they lie, but not how far apart their pixels are")
     if series.spacing is None or all("SliceThickness" in image for image in images) or series.frames[0].groups:
