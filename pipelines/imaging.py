@@ -123,5 +123,5 @@ def keep_components(mask: NDArray[np.bool_], *, smallest: int, share: float) -> 
         return mask
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    keep = sizes >= max(float(smallest), share * float(sizes.max()))
+    keep = sizes >= max(1.0, smallest, share * float(sizes.max()))  # at least 1: the background counts as 0
     return np.asarray(keep[labels])

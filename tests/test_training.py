@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from pipelines.imaging import keep_components
 from pipelines.models import store
 from pipelines.models.unet import NETWORKS, ResidualUNet, SqueezeUNet
 from pipelines.training import cases, loop, metrics, operate, pack
@@ -261,3 +262,14 @@ def test_an_evaluation_reports_every_patient_and_every_missing_sequence(tmp_path
     assert "FLAIR only" in page
     assert "SYN-0001" in page
     assert (tmp_path / "out/gallery.png").stat().st_size > 10_000
+
+
+def test_the_dice_that_is_searched_is_that_of_the_mask_that_is_kept() -> None:
+    rng = np.random.default_rng(1)
+    truth = np.zeros((4, 30, 30), bool)
+    truth[1:3, 5:20, 5:20] = True
+    mask = rng.random(truth.shape) < np.where(truth, 0.7, 0.04)
+    components = operate._components(mask, truth)
+    for smallest, share in ((0, 0.0), (3, 0.0), (0, 0.02), (10_000, 0.0)):
+        kept = keep_components(mask, smallest=smallest, share=share)
+        assert components.dice(smallest, share) == pytest.approx(metrics.dice(kept, truth))

@@ -1,0 +1,124 @@
+"""The shipped networks of a pipeline, loaded once and kept warm: images in, probabilities out.
+
+Reads the card beside the weights and refuses weights that are not the ones it names. The number of threads is whoever
+runs it to say; the device is the GPU where there is one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipelines.imaging import CANVAS, CHANNELS, stack
+from pipelines.models.store import DamagedWeights, tensors_of
+from pipelines.models.unet import NETWORKS
+
+AGREEMENT = 0.999  # share of pixels on the same side of the threshold that half precision must keep
+
+
+@dataclass(frozen=True)
+class Card:
+    """The machine-readable half of a model card: what must be known to use the weights.
+
+    Attributes:
+        networks: Architecture of each member; its tensors are named ``0.…``, ``1.…`` in the file.
+        threshold: Probability above which a pixel is lesion, chosen on folds of train.
+        smallest_cm3, smallest_share: Components below either (the second of the largest one) are dropped.
+        certainty: Offset and slope of the logistic fit on the lesion score.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    networks: tuple[str, ...]
+    threshold: float
+    smallest_cm3: float
+    smallest_share: float
+    certainty: tuple[float, float]
+
+    @classmethod
+    def read(cls, file: Path) -> Card:
+        try:
+            held: dict[str, Any] = json.loads(file.read_text())
+            return cls(
+                **{name: held[name] for name in ("name", "version", "sha256", "threshold")},
+                networks=tuple(held["networks"]),
+                smallest_cm3=held["smallest_cm3"],
+                smallest_share=held["smallest_share"],
+                certainty=(held["certainty"][0], held["certainty"][1]),
+            )
+        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            raise DamagedWeights(f"the model card {file} cannot be read: {error!r}") from error
+
+
+class Ensemble:
+    """Networks whose probabilities are averaged, over the image and its mirror image."""
+
+    def __init__(self, card: Card, weights: Path, *, device: str | None = None) -> None:
+        """
+        Raises:
+            DamagedWeights: If ``weights`` is missing, or not byte for byte the file that the card names.
+        """
+        try:
+            digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+        except OSError as error:
+            raise DamagedWeights(f"the weights {weights} cannot be read: {error.strerror}") from error
+        if digest != card.sha256:
+            raise DamagedWeights(f"the weights {weights} are damaged: their SHA-256 is {digest}, not {card.sha256}")
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        tensors = tensors_of(weights)
+        self._nets = [self._member(kind, str(place), tensors) for place, kind in enumerate(card.networks)]
+        self._threshold = card.threshold
+        self._half: bool | None = True if self.device == "cuda" else None  # None: not yet probed
+
+    def _member(self, kind: str, place: str, tensors: dict[str, Tensor]) -> nn.Module:
+        net: nn.Module = NETWORKS[kind](len(CHANNELS))
+        own = {name.removeprefix(f"{place}."): v for name, v in tensors.items() if name.startswith(f"{place}.")}
+        net.load_state_dict(own)
+        return net.eval().to(device=self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    @property
+    def uses_half_precision(self) -> bool:
+        """Whether bfloat16 is used: on a GPU; on a CPU where a probe showed that it is faster and agrees."""
+        if self._half is None:
+            self._half = self._probe()
+        return self._half
+
+    @torch.inference_mode()
+    def _probe(self) -> bool:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(4, len(CHANNELS), *CANVAS, generator=generator).to(memory_format=torch.channels_last)
+        seconds, sides = {False: float("inf"), True: float("inf")}, {}
+        for turn in range(6):  # the best of three each: the first warms up, and other work may come between
+            half, begun = bool(turn % 2), time.perf_counter()
+            sides[half] = self._members(x, half=half) > self._threshold
+            seconds[half] = min(seconds[half], time.perf_counter() - begun)
+        agreement = float((sides[False] == sides[True]).float().mean())
+        return seconds[True] < 0.9 * seconds[False] and agreement >= AGREEMENT
+
+    def _members(self, x: Tensor, *, half: bool) -> Tensor:
+        """(N, CHANNELS, rows, columns) → probabilities (N, rows, columns)."""
+        with torch.autocast(self.device, torch.bfloat16, enabled=half):
+            logits = [net(image)[0].float() for net in self._nets for image in (x, x.flip(-1))]
+        unflipped = [logit.flip(-1) if place % 2 else logit for place, logit in enumerate(logits)]
+        return torch.stack([logit.sigmoid() for logit in unflipped]).mean(0)[:, 0]
+
+    @torch.inference_mode()
+    def probabilities(self, images: Tensor, *, step: int = 1, batch: int = 8) -> Tensor:
+        """float32 (frames, rows, columns) of images (frames, sequences, rows, columns) on the canvas.
+
+        Args:
+            step: How many slices away a neighbour lies, where slices are much thinner than those trained on.
+        """
+        half, out = self.uses_half_precision, []
+        for places in torch.split(torch.arange(images.shape[0]), batch):
+            x = stack(images, places, step=step).float().to(self.device, memory_format=torch.channels_last)
+            out.append(self._members(x, half=half).cpu())
+        return torch.cat(out)

@@ -1,0 +1,227 @@
+"""The training loop, from the first batch to the averaged weights; killed at any moment, it goes on where it was.
+
+The learning rate follows the share of the budget that is spent (of seconds, or of epochs), so a run always ends with
+its rate at zero. It reads prepared cases; DICOM is read in ``prepare``, and what the result is
+worth in ``evaluate``.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipelines.imaging import CHANNELS, stack
+from pipelines.models import store
+from pipelines.models.unet import NETWORKS
+from pipelines.training.batches import Sampler
+from pipelines.training.cases import Case, split
+from pipelines.training.metrics import dice
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run is; two runs with equal options and cases give equal weights where ``epochs`` is the budget."""
+
+    network: str = "squeeze"
+    batch: int = 16
+    rate: float = 2e-3
+    encoder_rate: float = 5e-4  # of parameters that come from ``init``
+    warm_up: float = 0.03  # share of the budget
+    weight_decay: float = 0.02
+    average: float = 0.998  # decay of the moving average of the weights
+    checks: int = 20  # how often the fold is judged
+    patience: int = 8  # checks without a better Dice before the run ends early
+    budget_seconds: float | None = 3000.0
+    epochs: int | None = None
+    seed: int = 0
+    fold: int | None = 4
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, for whoever watches."""
+
+    step: int
+    share: float  # of the budget, 0 to 1
+    loss: float
+    dice: float | None  # mean volume Dice on the fold, of the averaged weights
+    seconds_left: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    weights: Path
+    best_dice: float | None
+    steps: int
+    seconds: float
+
+
+@dataclass
+class _State:
+    """All that a checkpoint holds."""
+
+    net: nn.Module
+    averaged: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+    checked: int = 0  # the last check that was made
+    since_best: int = 0
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+    def save(self, file: Path) -> None:
+        part = file.with_suffix(".part")
+        held = {
+            "net": self.net.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            **{name: getattr(self, name) for name in ("step", "seconds", "best", "checked", "since_best", "curve")},
+        }
+        torch.save(held, part)
+        part.replace(file)
+
+    def load(self, file: Path) -> None:
+        held: dict[str, Any] = torch.load(file, weights_only=True)
+        for name in ("net", "averaged", "optimizer"):
+            getattr(self, name).load_state_dict(held.pop(name))
+        for name, value in held.items():
+            setattr(self, name, value)
+
+
+def fit(
+    cases: Sequence[Case],
+    out: Path,
+    options: Options,
+    *,
+    init: Path | None = None,
+    resume: bool = False,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> TrainResult:
+    """Train on ``cases`` less the fold; write ``weights.safetensors`` and ``curve.json`` into ``out``."""
+    training, judged = split(cases, options.fold)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "options.json").write_text(json.dumps(asdict(options), indent=1))
+    state = _start(options, init)
+    checkpoint, weights = out / "checkpoint.pt", out / "weights.safetensors"
+    if resume and checkpoint.exists():
+        state.load(checkpoint)
+    sampler = Sampler(training, options.batch, options.seed)
+    positives = sum(int(case.mask.flatten(1).any(1).sum()) for case in training)
+    total = math.ceil(options.epochs * positives * 8 / 5 / options.batch) if options.epochs else None
+    begun, before = time.monotonic(), state.seconds
+    losses: list[float] = []
+    while (share := _share(state, options, total)) < 1.0:
+        _set_rate(state.optimizer, share, options)
+        losses.append(_one_step(state, sampler, options))
+        state.seconds = before + time.monotonic() - begun
+        if state.step % 25 == 0:
+            left = state.seconds / max(share, 1e-6) * (1 - share)
+            progress(Progress(state.step, share, sum(losses[-100:]) / len(losses[-100:]), None, left))
+        share = _share(state, options, total)
+        if (check := int(share * options.checks)) > state.checked:
+            state.checked = check
+            score = _check(state, judged, options, weights)
+            mean_loss = sum(losses) / len(losses)
+            losses = []
+            state.curve.append({"step": state.step, "seconds": state.seconds, "loss": mean_loss, "dice": score})
+            (out / "curve.json").write_text(json.dumps(state.curve, indent=1))
+            state.save(checkpoint)
+            progress(Progress(state.step, min(1.0, share), mean_loss, score, state.seconds / share * (1 - share)))
+            if judged and state.since_best >= options.patience:
+                break
+    return TrainResult(weights, state.best, state.step, state.seconds)
+
+
+def _start(options: Options, init: Path | None) -> _State:
+    torch.manual_seed(options.seed)
+    net = NETWORKS[options.network](len(CHANNELS)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    given = store.initialise(net, init) if init else frozenset()
+    groups = [
+        {"params": [p for name, p in net.named_parameters() if (name in given) == known], "scale": scale}
+        for known, scale in ((False, 1.0), (True, options.encoder_rate / options.rate))
+    ]
+    optimizer = torch.optim.AdamW(
+        [g for g in groups if g["params"]], lr=options.rate, weight_decay=options.weight_decay
+    )
+    return _State(net, copy.deepcopy(net).eval(), optimizer)
+
+
+def _share(state: _State, options: Options, total: int | None) -> float:
+    if total is not None:
+        return state.step / total
+    return state.seconds / (options.budget_seconds or 1.0)
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, share: float, options: Options) -> None:
+    """Linear warm-up, then half a cosine to zero."""
+    rate = options.rate * min(1.0, (share + 1e-3) / options.warm_up) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]
+
+
+def _one_step(state: _State, sampler: Sampler, options: Options) -> float:
+    images, masks = sampler.draw(state.step)
+    images = images.to(memory_format=torch.channels_last)
+    state.net.train()
+    torch.manual_seed(options.seed * 1_000_003 + state.step)  # dropout, the same after a resume
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = state.net(images)
+    loss = _loss(logits, masks)
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(state.net.parameters(), 1.0)
+    state.optimizer.step()
+    state.step += 1
+    decay = min(options.average, (1 + state.step) / (10 + state.step))
+    with torch.no_grad():
+        mean, now = state.averaged.state_dict(), state.net.state_dict()
+        for name, value in mean.items():
+            value.lerp_(now[name], 1 - decay) if value.is_floating_point() else value.copy_(now[name])
+    return float(loss.detach())
+
+
+def _loss(logits: list[Tensor], masks: Tensor) -> Tensor:
+    """Cross-entropy and soft Dice over the whole batch, so that slices without a lesion count; coarser ones less."""
+    total = torch.zeros(())
+    for level, logit in enumerate(logits):
+        target = F.avg_pool2d(masks, 2**level) if level else masks
+        logit = logit.float()
+        probability = logit.sigmoid()
+        overlap = (2 * (probability * target).sum() + 1) / (probability.sum() + target.sum() + 1)
+        total = total + 0.5**level * (F.binary_cross_entropy_with_logits(logit, target) + 1 - overlap)
+    return total
+
+
+def _check(state: _State, judged: Sequence[Case], options: Options, weights: Path) -> float:
+    """Judge the averaged weights on the fold and keep them when they are the best; without a fold, always."""
+    scores = [dice(predict(state.averaged, case.images).numpy() > 0.5, case.mask.numpy()) for case in judged]
+    score = sum(scores) / len(scores) if scores else float("nan")
+    if not judged or state.best is None or score > state.best:
+        store.save(state.averaged, weights, {"network": options.network})
+        state.best, state.since_best = (score if judged else None), 0
+    else:
+        state.since_best += 1
+    return score
+
+
+@torch.inference_mode()
+def predict(net: nn.Module, images: Tensor, *, batch: int = 16) -> Tensor:
+    """Probabilities (frames, rows, columns) of a case's images (frames, sequences, rows, columns)."""
+    out = []
+    for places in torch.split(torch.arange(images.shape[0]), batch):
+        x = stack(images, places).float().to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            out.append(net(x)[0].float().sigmoid()[:, 0])
+    return torch.cat(out)

@@ -1,0 +1,75 @@
+"""Trained members to one shipped file with its card: the last step before a pipeline can use them.
+
+The operating points come in from ``operate``; what the model is for and what it showed is written by hand beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pipelines.imaging import CANVAS, CHANNELS, LIMIT, MARGIN, SEQUENCES
+
+LARGEST = 20 * 1024 * 1024  # bytes that the project ships for one pipeline
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What turns probabilities into an outline and a certainty, chosen on folds of train.
+
+    Attributes:
+        certainty: Offset and slope of the logistic fit on the lesion score.
+    """
+
+    threshold: float
+    smallest_cm3: float
+    smallest_share: float
+    certainty: tuple[float, float]
+
+
+def pack(members: Sequence[Path], card: Path, point: OperatingPoint, *, name: str, version: str) -> Path:
+    """Write ``card`` (JSON) and the weights beside it; members' tensors are named ``0.…``, ``1.…``.
+
+    Raises:
+        ValueError: If they are too large together to be shipped.
+    """
+    tensors: dict[str, Tensor] = {}
+    networks: list[str] = []
+    for place, member in enumerate(members):
+        with safe_open(member, framework="pt") as held:
+            networks.append(held.metadata()["network"])
+        tensors |= {f"{place}.{key}": value for key, value in load_file(member).items()}
+    weights = card.with_suffix(".safetensors")
+    part = weights.with_suffix(".part")
+    save_file(tensors, part, metadata={"name": name, "version": version})
+    if part.stat().st_size > LARGEST:
+        raise ValueError(
+            f"the weights of {name} have {part.stat().st_size} bytes; {LARGEST} is the most that is shipped"
+        )
+    part.chmod(0o644)  # safetensors makes it readable by its owner alone
+    part.replace(weights)
+    held_by_card = {
+        "name": name,
+        "version": version,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "networks": networks,
+        **asdict(point),
+        "inputs": {
+            "sequences": SEQUENCES,
+            "channels": [{"sequence": SEQUENCES[s], "slices_away": away} for s, away in CHANNELS],
+            "mirrored": "the last channel, left to right",
+            "canvas": CANVAS,
+            "margin": MARGIN,
+            "normalisation": f"z-score inside the head over the volume, 1st to 99th percentile, clipped at {LIMIT}",
+        },
+        "threshold_from": "folds of train",
+    }
+    card.write_text(json.dumps(held_by_card, indent=1) + "\n")
+    return weights

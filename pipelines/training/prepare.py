@@ -1,0 +1,115 @@
+"""From DICOM to prepared cases, by the very way that the pipeline reads a study. It trains nothing."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipelines import imaging, mr_brain
+from pipelines.series import Series
+from pipelines.study import Study, read_folder
+from pipelines.synthetic import brain_mr
+from pipelines.training.cases import Case
+
+
+class NoLabels(ValueError):
+    """The data folder holds nothing to learn from; the sentence says what was looked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """A study, and what a person has drawn on its FLAIR.
+
+    Attributes:
+        masks: SOP Instance UID of a FLAIR slice → bool (rows, columns); slices without a lesion are left out.
+    """
+
+    patient: str
+    institution: str
+    study: Study
+    masks: dict[str, NDArray[np.bool_]]
+
+    def truth(self, series: Series) -> NDArray[np.bool_]:
+        """bool (frames, rows, columns) on the grid of ``series``."""
+        empty = np.zeros((int(series.header.Rows), int(series.header.Columns)), bool)
+        return np.stack([self.masks.get(str(frame.instance.SOPInstanceUID), empty) for frame in series.frames])
+
+
+def labelled_studies(data: Path, labels: Path, *, wanted: str | None = None) -> Iterator[Labelled]:
+    """Studies of a DICOM folder with its ``index.csv``, one after the other.
+
+    Args:
+        data: Holds ``index.csv`` with a row per instance: study_uid, sop_uid, file, mask, patient_id, institution,
+            split.
+        labels: The folder that the paths in ``mask`` start from; a picture above 0 where the lesion is.
+        wanted: Only rows of this split.
+
+    Raises:
+        NoLabels: If there is no index, or no row of that split.
+    """
+    index = data / "index.csv"
+    if not index.is_file():
+        raise NoLabels(f"{data} has no index.csv that says which mask belongs to which instance")
+    with index.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if wanted in (None, row["split"])]
+    if not rows:
+        raise NoLabels(f"{index} has no row of the split {wanted!r}")
+    by_study: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        by_study.setdefault(row["study_uid"], []).append(row)
+    for uid, own in by_study.items():
+        studies, _ = read_folder((data / own[0]["file"]).parents[1])
+        study = next((each for each in studies if each.uid == uid), None)
+        if study is None:
+            raise NoLabels(f"the study of {own[0]['file']} cannot be read")
+        masks = {row["sop_uid"]: _mask(labels / row["mask"]) for row in own if row["mask"]}
+        yield Labelled(own[0]["patient_id"], own[0]["institution"], study, masks)
+
+
+def _mask(file: Path) -> NDArray[np.bool_]:
+    return np.asarray(Image.open(file)) > 0
+
+
+def case_of(labelled: Labelled) -> Case:
+    """One study on the canvas."""
+    prepared = mr_brain.prepare(labelled.study)
+    return _case(labelled.patient, labelled.institution, prepared, labelled.truth(prepared.flair))
+
+
+def _case(patient: str, institution: str, prepared: mr_brain.Prepared, truth: NDArray[np.bool_]) -> Case:
+    turned = np.ascontiguousarray(prepared.turn.there(truth.astype(np.float32)))
+    mask = imaging.cut(turned, prepared.box) > 0.5
+    return Case(patient, institution, prepared.images.half(), mask, is_synthetic=patient.startswith("SYN-"))
+
+
+def synthetic_cases(count: int, *, seed: int = 0) -> Iterator[Case]:
+    """Phantoms, every fourth without a lesion: a small share of the batches, so that they are known too."""
+    for number in range(count):
+        with tempfile.TemporaryDirectory() as folder:
+            patient = f"SYN-{seed:02d}{number:02d}"
+            lesion = None if number % 4 == 3 else "random"
+            truth = brain_mr(Path(folder), seed=10_000 * (seed + 1) + number, lesion=lesion, patient=patient)  # type: ignore[arg-type]
+            studies, _ = read_folder(Path(folder))
+            prepared = mr_brain.prepare(studies[0])
+            yield _case(patient, "synthetic", prepared, truth.mask)
+
+
+def prepare_all(
+    data: Path, labels: Path, cache: Path, *, wanted: str = "train", phantoms: int = 16, said: Callable[[str], None]
+) -> None:
+    """Fill ``cache`` with every case that is not there yet."""
+    for labelled in labelled_studies(data, labels, wanted=wanted):
+        if not (cache / f"{labelled.patient}.npz").exists():
+            case_of(labelled).save(cache)
+            said(f"prepared {labelled.patient}")
+    if len(list(cache.glob("SYN-*.npz"))) < phantoms:
+        for case in synthetic_cases(phantoms):
+            case.save(cache)
+            said(f"prepared {case.patient}")
