@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/overhead.py
 
 A node with all its processes, dcmtk's storescu as the scanner, Orthanc as the PACS. Two studies: a brain MR of 60
-images read by mr_brain, and a CT of 324 slices of 512×512 read by a threshold at 300 HU (no network: all of it is
+images read by mr_brain, and a CT of 324 slices of 512×512 read by a threshold at -300 HU (no network: all of it is
 overhead). Times come from the ledger. Writes overhead.json and overhead.md beside this file.
 """
 
@@ -31,8 +31,8 @@ PIPELINES = """
 use = "pipelines.mr_brain:BrainTumour"
 when = { Modality = "MR" }
 deliver_to = ["PACS"]
-[pipelines.bone]
-use = "benchmarks.threshold:Bone"
+[pipelines.body]
+use = "benchmarks.threshold:Body"
 when = { Modality = "CT" }
 deliver_to = ["PACS"]
 """

@@ -100,7 +100,7 @@ class BrainTumour:
         mask = self.outline(prepared, canvas)
         offset, slope = self.card.certainty
         certainty = 1 / (1 + math.exp(-(offset + slope * lesion_score(canvas))))
-        if not mask.any():
+        if not mask.any() or certainty < self.card.present_from:
             return Finding(
                 codes.LESION, present=False, certainty=min(certainty, 0.5), label=LABEL, site=codes.BRAIN,
                 sop_uids=tuple(str(each.SOPInstanceUID) for each in prepared.flair.instances),

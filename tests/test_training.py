@@ -196,12 +196,13 @@ def test_the_operating_point_drops_what_is_no_lesion() -> None:
     assert point.smallest_cm3 > 16 * 0.005 or point.smallest_share > 16 / 800
     offset, slope = point.certainty
     assert offset + slope * 3.0 > 0 > offset + slope * -3.0
+    assert 1 / (1 + np.exp(-(offset - 3.0 * slope))) < point.present_from < 1 / (1 + np.exp(-(offset + 3.0 * slope)))
 
 
 def test_shipped_weights_are_at_most_twenty_megabytes(tmp_path: Path) -> None:
     member = tmp_path / "m.safetensors"
     store.save(NETWORKS["residual"](8), member, {"network": "residual"})
-    point = operate.OperatingPoint(0.5, 0.0, 0.0, (0.0, 1.0))
+    point = operate.OperatingPoint(0.5, 0.0, 0.0, (0.0, 1.0), 0.5)
     weights = pack.pack([member, member], tmp_path / "two.json", point, name="two", version="1")
     assert weights.stat().st_size <= pack.LARGEST
     with pytest.raises(ValueError, match="most that is shipped"):

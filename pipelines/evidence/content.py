@@ -10,11 +10,13 @@ from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from pipelines.evidence import codes
 
+GRAPHIC_DATA = 0x00700022
 CONTAINS = "CONTAINS"
 MODIFIES = "HAS CONCEPT MOD"
 ACQUISITION = "HAS ACQ CONTEXT"
@@ -89,7 +91,9 @@ def polygon(name: Code, points: NDArray[np.float64], reference: Dataset, relatio
     """A closed polyline of (column, row) on an image."""
     item = _item("SCOORD", name, relationship)
     item.GraphicType = "POLYLINE"
-    item.GraphicData = points.astype(np.float32).ravel().tolist()
+    numbers = points.astype(np.float32).ravel().tolist()
+    # As they are: pydicom would look at each of them again, which takes longer than finding them.
+    item[GRAPHIC_DATA] = DataElement(GRAPHIC_DATA, "FL", numbers, already_converted=True)
     item.ContentSequence = [image(codes.ORIGINAL_SOURCE, reference, SELECTED)]
     return item
 

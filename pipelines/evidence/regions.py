@@ -21,7 +21,7 @@ from pipelines.instance import number, text
 from pipelines.series import Series
 
 # of one segment; a viewer lists them one by one, and the Segmentation has every voxel
-MOST_OUTLINES = 300
+MOST_OUTLINES = 120
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +41,15 @@ class Outline:
 
 
 def outlines(mask: NDArray[np.bool_], series: Series) -> list[Outline]:
-    """The outer outlines of a mask (frames, rows, columns), of all frames, the largest first: some viewers show one."""
+    """The outer outlines of a mask (frames, rows, columns), the largest first: some viewers show one.
+
+    Of a mask on very many frames those with the most of it; the Segmentation beside the report has them all.
+    """
+    sizes = np.count_nonzero(mask, axis=(1, 2))
+    largest = np.argsort(-sizes, kind="stable")[:MOST_OUTLINES]
     found = [
         Outline(series.frames[index], polygon)
-        for index in np.flatnonzero(mask.any(axis=(1, 2)))
+        for index in sorted(largest[sizes[largest] > 0])
         for polygon in outer_outlines(mask[index])
     ]
     return sorted(found, key=lambda outline: -area(outline.polygon))[:MOST_OUTLINES]

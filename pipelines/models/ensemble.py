@@ -32,6 +32,7 @@ class Card:
         threshold: Probability above which a pixel is lesion, chosen on folds of train.
         smallest_cm3, smallest_share: Components below either (the second of the largest one) are dropped.
         certainty: Offset and slope of the logistic fit on the lesion score.
+        present_from: Certainty from which a finding is called present.
     """
 
     name: str
@@ -42,13 +43,14 @@ class Card:
     smallest_cm3: float
     smallest_share: float
     certainty: tuple[float, float]
+    present_from: float
 
     @classmethod
     def read(cls, file: Path) -> Card:
         try:
             held: dict[str, Any] = json.loads(file.read_text())
             return cls(
-                **{name: held[name] for name in ("name", "version", "sha256", "threshold")},
+                **{name: held[name] for name in ("name", "version", "sha256", "threshold", "present_from")},
                 networks=tuple(held["networks"]),
                 smallest_cm3=held["smallest_cm3"],
                 smallest_share=held["smallest_share"],

@@ -24,8 +24,9 @@ from pipelines.training.pack import OperatingPoint, pack
 from pipelines.training.prepare import Labelled, labelled_studies
 
 THRESHOLDS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
-SMALLEST_CM3 = (0.0, 0.2, 0.5, 1.0)
+SMALLEST_CM3 = (0.1, 0.2, 0.5, 1.0)  # a few voxels are no finding
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.6)
+NOISE = 0.003
 GUARD = 2  # slices beside a lesion that count neither as with it nor as without
 
 
@@ -82,7 +83,7 @@ def judge_folds(
 
 def _alone(member: Path, card: Path) -> BrainTumour:
     """One member as a pipeline of its own; its operating point is not used."""
-    pack([member], card, OperatingPoint(0.5, 0.0, 0.0, (0.0, 1.0)), name="mr_brain", version="0")
+    pack([member], card, OperatingPoint(0.5, 0.0, 0.0, (0.0, 1.0), 0.5), name="mr_brain", version="0")
     return BrainTumour(card)
 
 
@@ -95,22 +96,27 @@ def _slabs_without(touched: NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 
 def choose(judged: Sequence[Judged]) -> tuple[OperatingPoint, float]:
-    """The point with the best mean volume Dice, and that Dice; of equals the one that changes least."""
-    best: tuple[float, float, float, float] | None = None
+    """The operating point for the best mean volume Dice, and that Dice.
+
+    Few patients cannot tell points apart that differ by less than ``NOISE``: of those, the one that interferes least is
+    taken, with the threshold nearest to one half and the fewest components dropped.
+    """
+    if not judged:
+        raise ValueError("there is no patient to choose the operating point on")
+    scores: dict[tuple[float, float, float], float] = {}
     for threshold in THRESHOLDS:
         components = [_components(each.probability > threshold, each.truth) for each in judged]
         for smallest, share in itertools.product(SMALLEST_CM3, SHARES):
             floors = [math.ceil(smallest / each.voxel_cm3) for each in judged]
-            scores = [each.dice(floor, share) for each, floor in zip(components, floors, strict=True)]
-            score = float(np.mean(scores))
-            if best is None or score > best[0] + 1e-4:
-                best = (score, threshold, smallest, share)
-    if best is None:
-        raise ValueError("there is no patient to choose the operating point on")
-    score, threshold, smallest, share = best
+            dices = [each.dice(floor, share) for each, floor in zip(components, floors, strict=True)]
+            scores[threshold, smallest, share] = float(np.mean(dices))
+    good = [point for point, score in scores.items() if score >= max(scores.values()) - NOISE]
+    threshold, smallest, share = min(good, key=lambda point: (abs(point[0] - 0.5), point[2], point[1]))
+    score = scores[threshold, smallest, share]
     with_lesion = [each.score for each in judged if each.truth.any()]
     without = [value for each in judged for value in each.without]
-    return OperatingPoint(threshold, smallest, share, logistic(with_lesion, without)), score
+    certainty = logistic(with_lesion, without)
+    return OperatingPoint(threshold, smallest, share, certainty, present_from(with_lesion, without, certainty)), score
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,3 +159,19 @@ def logistic(with_lesion: Iterable[float], without: Iterable[float]) -> tuple[fl
 
     found = optimize.minimize(loss, x0=np.array([0.0, 1.0]), method="Nelder-Mead").x
     return float(found[0]), float(found[1])
+
+
+def present_from(with_lesion: Sequence[float], without: Sequence[float], certainty: tuple[float, float]) -> float:
+    """The certainty to call a lesion present from: the best sum of sensitivity and specificity.
+
+    Where a gap lies between the two kinds, two thirds of the way up: people without any lesion, of whom the folds have
+    none, show more than a slab without one.
+    """
+    low, high = max(without), min(with_lesion)
+    if low >= high:
+        positive, negative = np.asarray(with_lesion), np.asarray(without)
+        places = np.sort(np.concatenate((positive, negative)))
+        high = float(max(places, key=lambda place: (positive >= place).mean() + (negative < place).mean()))
+        low = float(max(places[places < high], default=high))
+    offset, slope = certainty
+    return 1 / (1 + math.exp(-(offset + slope * (low + (high - low) * 2 / 3))))

@@ -26,12 +26,14 @@ class OperatingPoint:
 
     Attributes:
         certainty: Offset and slope of the logistic fit on the lesion score.
+        present_from: Certainty from which a finding is called present.
     """
 
     threshold: float
     smallest_cm3: float
     smallest_share: float
     certainty: tuple[float, float]
+    present_from: float
 
 
 def pack(members: Sequence[Path], card: Path, point: OperatingPoint, *, name: str, version: str) -> Path:
@@ -48,7 +50,7 @@ def pack(members: Sequence[Path], card: Path, point: OperatingPoint, *, name: st
         tensors |= {f"{place}.{key}": value for key, value in load_file(member).items()}
     weights = card.with_suffix(".safetensors")
     part = weights.with_suffix(".part")
-    save_file(tensors, part, metadata={"name": name, "version": version})
+    save_file(tensors, part, metadata={"model": f"{name} {version}"})
     if part.stat().st_size > LARGEST:
         raise ValueError(
             f"the weights of {name} have {part.stat().st_size} bytes; {LARGEST} is the most that is shipped"
