@@ -125,7 +125,7 @@ class Analysis:
             if is_well:
                 self._do(claim)
             else:
-                self._put_back(claim, self._disabled[job.use][0], LOAD_AGAIN_SECONDS)
+                self._put_off(claim, self._disabled[job.use][0], LOAD_AGAIN_SECONDS)
         except LostClaim as lost:
             _events.warning("the result is dropped", job=job_id, reason=str(lost))
 
@@ -139,7 +139,7 @@ class Analysis:
             self._finish(claim, folder, reply)
         except PipelineFault as fault:
             self._disable(job.use, str(fault))
-            self._put_back(claim, str(fault), LOAD_AGAIN_SECONDS)
+            self._put_off(claim, str(fault), LOAD_AGAIN_SECONDS)
         except (StudyFault, TookTooLong, TookTooMuch) as fault:
             self._end(claim, f"{job.pipeline} could not read the study: {fault}")
         except NotWanted as fault:
@@ -148,11 +148,11 @@ class Analysis:
             self._ledger.give_back(claim)
             _events.info("given back", job=job.id, reason=str(stopping))
         except ChildFault as fault:
-            self._put_back(claim, f"{job.pipeline} was lost while it read the study: {fault}", 0.0)
+            self._try_again(claim, f"{job.pipeline} was lost while it read the study: {fault}")
         except _NoRoom as fault:
-            self._put_back(claim, str(fault), NO_ROOM_SECONDS)
+            self._put_off(claim, str(fault), NO_ROOM_SECONDS)
         else:
-            remove_older(folder)
+            remove_older(folder, self._rules.evidence, self._ledger.evidence(job.key))
             _events.info("done", job=job.id, study=job.study_uid, seconds=round(time.monotonic() - begun, 3))
             return
         shutil.rmtree(folder, ignore_errors=True)  # it has not become evidence
@@ -229,11 +229,17 @@ class Analysis:
                     raise
                 time.sleep(1.0)
 
-    def _put_back(self, claim: Claim, reason: str, seconds: float) -> None:
-        state = self._ledger.fail(claim, reason=reason, retry_at=time.time() + seconds)
+    def _try_again(self, claim: Claim, reason: str) -> None:
+        """At once; a study that takes its reader along three times is quarantined."""
+        state = self._ledger.fail(claim, reason=reason, retry_at=time.time())
         _events.warning("not done", job=claim.job.id, attempt=claim.attempt, state=state, reason=reason)
-        if state == JobState.QUEUED and not seconds:
+        if state == JobState.QUEUED:
             self._again(claim.job.id, claim.job.priority)
+
+    def _put_off(self, claim: Claim, reason: str, seconds: float) -> None:
+        """Until something is mended that is no fault of the job, however often it takes."""
+        state = self._ledger.fail(claim, reason=reason, retry_at=time.time() + seconds, counts=False)
+        _events.warning("not done", job=claim.job.id, attempt=claim.attempt, state=state, reason=reason)
 
     def _end(self, claim: Claim, reason: str) -> None:
         self._ledger.fail(claim, reason=reason, retry_at=None)

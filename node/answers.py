@@ -101,17 +101,20 @@ STOW_STATUS = (
 )
 
 
-def judge(sop_uid: str, status: int, comment: str = "") -> Answer:
-    """The answer to a C-STORE with this Status, or to an object with this Failure Reason in a STOW-RS response."""
+def judge(sop_uid: str, status: int) -> Answer:
+    """The answer to a C-STORE with this Status, or to an object with this Failure Reason in a STOW-RS response.
+
+    The peer's own words (Error Comment (0000,0902)) are left out: they may name the patient.
+    """
     row = _row(STORE_STATUS, status)
-    said = ": ".join(part for part in (f"{row.meaning} (0x{status:04X})" if row.meaning else "", comment) if part)
+    said = f"{row.meaning} (0x{status:04X})" if row.meaning else ""
     return Answer(sop_uid, status, row.verdict, said, row.tries)
 
 
-def judge_http(sop_uid: str, status: int, comment: str = "", retry_after: float | None = None) -> Answer:
+def judge_http(sop_uid: str, status: int, retry_after: float | None = None) -> Answer:
     """The answer to an object of a STOW-RS request whose response does not name it."""
     row = _row(STOW_STATUS, status)
-    said = ": ".join(part for part in (f"{row.meaning} (HTTP {status})" if row.meaning else "", comment) if part)
+    said = f"{row.meaning} (HTTP {status})" if row.meaning else ""
     return Answer(sop_uid, status, row.verdict, said, row.tries, retry_after if row.verdict == RETRY else None)
 
 
@@ -126,7 +129,13 @@ class Random(Protocol):
 
 
 def next_try(
-    attempts: int, first_failed_at: float, now: float, rng: Random, *, answers: Sequence[Answer] = ()
+    attempts: int,
+    first_failed_at: float,
+    now: float,
+    rng: Random,
+    *,
+    answers: Sequence[Answer] = (),
+    answered: int | None = None,
 ) -> float | None:
     """When to send again what was not accepted; None: never, a person must look.
 
@@ -136,11 +145,14 @@ def next_try(
         attempts: How many have failed, at least 1.
         first_failed_at, now: Seconds since the epoch.
         answers: Of the last attempt. Their ``tries`` end it sooner, their ``retry_after`` makes the pause longer.
+        answered: In how many attempts the peer has answered as now, the last one counted; by default in all. A peer
+            that was off has not answered.
     """
+    said = attempts if answered is None else answered
     waiting = [answer for answer in answers if answer.verdict == RETRY]
     if answers and not waiting:
         return None
-    if waiting and all(answer.tries is not None and attempts >= answer.tries for answer in waiting):
+    if waiting and all(answer.tries is not None and said >= answer.tries for answer in waiting):
         return None
     if now - first_failed_at >= GIVE_UP_AFTER:
         return None

@@ -105,21 +105,38 @@ class Clock:
             _events.info("unrouted", study=study_uid, count=len(instances), reason=why)
 
     def _headers(self, instances: Sequence[Instance]) -> tuple[list[Dataset], list[str]]:
-        """One header per series that can be read, and why the others cannot."""
+        """One header per series that can be read, and why the others cannot.
+
+        Raises:
+            NodeError: If none of a series can be read for a reason that may pass, so that the study has to wait.
+        """
         by_series: dict[str, list[Instance]] = {}
         for instance in instances:
             by_series.setdefault(instance.series_uid, []).append(instance)
         headers: list[Dataset] = []
         faults: list[str] = []
         for series_uid, of_series in by_series.items():
+            passing: Unreadable | None = None
             for instance in of_series[:_TRIES_PER_SERIES]:
+                path = self._path(instance.sha256)
                 try:
-                    headers.append(open_instance(self._path(instance.sha256)))
+                    headers.append(open_instance(path))
                     break
-                except (Unreadable, OSError) as error:
+                except Unreadable as error:
+                    passing = error if _may_pass(error.__cause__, path) else passing
                     faults.append(str(error))
                     _events.warning("a header cannot be read", series=series_uid, sop=instance.sop_uid)
+            else:
+                if passing is not None:
+                    raise NodeError(f"series {series_uid} cannot be read now: {passing}")
         return headers, faults
+
+
+def _may_pass(cause: BaseException | None, path: Path) -> bool:
+    """Whether the disk is at fault and not the file: EIO, EMFILE, a mount that is absent (its folders are, too)."""
+    if isinstance(cause, FileNotFoundError):
+        return not path.parent.is_dir()
+    return isinstance(cause, OSError)
 
 
 def _new_job(route: Route, why: str) -> NewJob:

@@ -42,8 +42,8 @@ def store(destination: Destination, objects: Sequence[Outgoing]) -> Iterator[Ans
         return
     try:
         client = _client(destination)
-    except NodeError as error:  # a credential or a certificate is not there
-        yield from (Answer(one.sop_uid, None, REFUSED, str(error)) for one in present)
+    except NodeError as error:  # a credential or a certificate is not there; it can be mended
+        yield from (Answer(one.sop_uid, None, RETRY, str(error)) for one in present)
         return
     with client:
         for batch in _batches(present):

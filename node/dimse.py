@@ -62,7 +62,7 @@ def store(destination: Destination, objects: Sequence[Outgoing]) -> Iterator[Ans
                     answered += 1
                     yield answer
         except (NodeError, OSError) as error:
-            verdict = REFUSED if isinstance(error, (Rejected, BadSettings)) else RETRY
+            verdict = REFUSED if isinstance(error, Rejected) else RETRY  # settings can be mended
             sentence = str(error) if isinstance(error, NodeError) else f"{destination.where}: {error}"
             yield from (Answer(one.sop_uid, None, verdict, sentence) for one in these[answered:])
 
@@ -81,7 +81,7 @@ def _store_one(association: Association, destination: Destination, one: Outgoing
         return Answer(one.sop_uid, None, REFUSED, f"{one.path.name} cannot be sent: {error}")
     if "Status" not in response:
         raise Unreachable(f"{destination.where} did not answer a C-STORE within {destination.dimse_seconds:.0f} s")
-    return judge(one.sop_uid, response.Status, str(response.get("ErrorComment") or "")[:64])
+    return judge(one.sop_uid, response.Status)
 
 
 def _is_accepted(association: Association, one: Outgoing) -> bool:

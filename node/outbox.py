@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from node import delivery, log
+from node.answers import RETRY
 from node.delivery import Answer, Destination, Outgoing
 from node.errors import LostClaim, NodeError, Unavailable
 from node.ledger import DeliveryClaim, DeliveryState, Evidence, Ledger
@@ -30,6 +31,7 @@ LEASE_SECONDS = 60.0
 BEAT_SECONDS = 15.0
 ASK_BACK_PAUSES = (0.0, 0.5, 1.5)  # seconds: a PACS may store first and index a moment later
 ASK_BACK_TRIES = 5
+MISSING = "missing"  # the verdict on an object that was accepted and, asked for, is not found
 
 _events = log.get("outbox")
 
@@ -64,12 +66,13 @@ class Outbox:
         """Deliver it, and whatever comes for the same destination meanwhile; or leave it to the thread that does so."""
         try:
             entry = self._ledger.delivery(delivery_id)
+            priority = self._ledger.job(entry.job_id).priority
         except Unavailable:
             raise
         except NodeError as unknown:
             _events.warning("a bell rang for nothing", delivery=delivery_id, reason=str(unknown))
             return
-        for number in self._lanes.through(entry.destination, delivery_id):
+        for number in self._lanes.through(entry.destination, delivery_id, priority):
             if self._stop.is_set():
                 continue  # what is left in the lane stays in the ledger
             try:
@@ -133,7 +136,9 @@ class Outbox:
             self._ledger.finish_delivery(claim, state=DeliveryState.DELIVERED, verified=verified)
             return
         reason = f"it accepted {len(objects)} objects, but does not find {len(missing)} of them when asked"
-        if claim.attempt >= ASK_BACK_TRIES:
+        for uid in sorted(missing):
+            self._ledger.record_answer(claim, uid, None, MISSING, "it is not found when asked for")
+        if self._ledger.times_said(claim, MISSING) >= ASK_BACK_TRIES:
             self._bury(claim, reason)
         else:
             self._wait(claim, reason, ())
@@ -156,7 +161,9 @@ class Outbox:
     def _wait(self, claim: DeliveryClaim, reason: str, answers: Sequence[Answer]) -> None:
         now = time.time()
         first = claim.delivery.first_failed_at or now
-        retry_at = delivery.next_try(claim.attempt, first, now, self._rng, answers=answers)
+        limited = {answer.status for answer in answers if answer.verdict == RETRY and answer.tries is not None}
+        answered = self._ledger.times_said(claim, RETRY, limited) if limited else 0
+        retry_at = delivery.next_try(claim.attempt, first, now, self._rng, answers=answers, answered=answered)
         if retry_at is None:
             self._bury(claim, reason)
             return
@@ -194,18 +201,21 @@ class Outbox:
 
 
 class Lanes:
-    """One thread per destination at a time: who comes second leaves its number and is free again."""
+    """One thread per destination at a time: who comes second leaves its number and is free again.
+
+    What was left is done by its priority, 0 the most urgent, and then by its number.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: dict[str, list[int]] = {}  # a destination that is in here is being served
+        self._waiting: dict[str, list[tuple[int, int]]] = {}  # a destination that is in here is being served
 
-    def through(self, destination: str, number: int) -> Iterator[int]:
+    def through(self, destination: str, number: int, priority: int) -> Iterator[int]:
         """The numbers to do now, in this thread: none if another thread serves the destination already."""
         with self._lock:
             if destination in self._waiting:
-                if number not in self._waiting[destination]:
-                    heapq.heappush(self._waiting[destination], number)
+                if (priority, number) not in self._waiting[destination]:
+                    heapq.heappush(self._waiting[destination], (priority, number))
                 return
             self._waiting[destination] = []
         try:
@@ -220,6 +230,6 @@ class Lanes:
     def _next(self, destination: str) -> int | None:
         with self._lock:
             if self._waiting[destination]:
-                return heapq.heappop(self._waiting[destination])
+                return heapq.heappop(self._waiting[destination])[1]
             del self._waiting[destination]
             return None

@@ -62,8 +62,9 @@ def make_names_durable(folder: Path, root: Path) -> None:
                 os.close(descriptor)
 
 
-def remove_older(folder: Path) -> None:
-    """What attempts that came to nothing left beside this one; the ledger has never heard of it."""
+def remove_older(folder: Path, root: Path, evidence: Sequence[Evidence]) -> None:
+    """What attempts that came to nothing left beside this one; what the job's ``evidence`` names stays."""
+    named = {(root / one.path).relative_to(folder.parent).parts[0] for one in evidence}
     for other in folder.parent.iterdir() if folder.parent.is_dir() else ():
-        if other.name.isdigit() and int(other.name) < int(folder.name):
+        if other.name.isdigit() and int(other.name) < int(folder.name) and other.name not in named:
             shutil.rmtree(other, ignore_errors=True)

@@ -43,6 +43,7 @@ def _network(text: object) -> IPv4Network | IPv6Network:
         raise ValueError("an address or a network, as 10.1.2.3 or 10.1.2.0/24") from None
 
 
+_PATHS = {"data", "certificate", "key", "client_ca", "tls_ca", "tls_certificate", "tls_key"}
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[float, Field(gt=0)]
@@ -75,11 +76,23 @@ class Node(_Table):
     longest_wait_seconds: Positive = 900
     peers: tuple[Peer, ...] = ()
     database: str | None = None
-    broker: str | None = None
+    broker: str | None = Field(default=None, pattern=r"^(rediss?|redis\+socket|unix)://")
     max_associations: int = Field(default=60, ge=1)
     max_associations_per_address: int = Field(default=50, ge=1)
     reserve_gib: float = Field(default=1.0, ge=0)
     tls: ListenerTls | None = None
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Node:
+        if self.dicom_port == self.web_port:
+            raise ValueError(f"dicom_port and web_port are both {self.web_port}")
+        if self.quiet_seconds > self.longest_wait_seconds:
+            raise ValueError(
+                f"quiet_seconds {self.quiet_seconds:g} exceeds longest_wait_seconds {self.longest_wait_seconds:g}"
+            )
+        if self.max_associations_per_address > self.max_associations:
+            raise ValueError("max_associations_per_address exceeds max_associations")
+        return self
 
     @property
     def folder(self) -> Path:
@@ -165,11 +178,26 @@ def load(path: Path | None = None) -> tuple[Settings, str]:
             raise BadSettings(f"{file}: no such file")
         return Settings(), "the shipped defaults"
     try:
-        return parse(tomllib.loads(file.read_text(encoding="utf-8")), str(file)), str(file)
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+        return parse(_beside(file.absolute().parent, tables), str(file)), str(file)
     except tomllib.TOMLDecodeError as error:
         raise BadSettings(f"{file}: not TOML: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise BadSettings(f"{file}: cannot be read: {error}") from error
+
+
+def _beside(folder: Path, tables: dict[str, Any]) -> dict[str, Any]:
+    """The tables with their relative paths resolved: a path is meant from the settings file, wherever one stands."""
+    node = tables.setdefault("node", {})
+    if not isinstance(node, dict):
+        return tables
+    node.setdefault("data", "data")
+    homes = [node, node.get("tls"), *dict(tables.get("destinations") or {}).values()]
+    for home in (one for one in homes if isinstance(one, dict)):
+        for key in _PATHS & home.keys():
+            if isinstance(home[key], str):
+                home[key] = str(folder / Path(home[key]).expanduser())
+    return tables
 
 
 def parse(tables: dict[str, Any], source: str) -> Settings:

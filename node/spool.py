@@ -38,7 +38,10 @@ IMPLEMENTATION_CLASS_UID = "2.25.108265699800766656154672720225739643178"
 IMPLEMENTATION_VERSION = "WETREAD"
 
 _GIB = 1 << 30
-_WRITE_EVERY = 128 << 10  # bytes after which the disk is set to work
+# In one write, bytes. With more, Linux 6 takes large folios for the page cache, which on a virtual machine come fresh
+# from the host: 1.4 ms of CPU for 512 KiB instead of 0.11 ms (measured on ext4, kernel 6.18).
+_WRITE = 64 << 10
+_BEGIN_EVERY = 256 << 10  # bytes after which the disk is set to work
 _LET_GO_EVERY = 16 << 20  # bytes of one object after which its pages are given back
 _events = log.get("spool")
 
@@ -178,7 +181,7 @@ class Spool:
                 _sync(target)
         except OSError:
             link.unlink(missing_ok=True)
-            if fresh:
+            if fresh and os.fstat(file).st_nlink <= 1 + part.exists():  # no other sender of the same bytes has it
                 target.unlink(missing_ok=True)
             raise
         return target
@@ -254,11 +257,11 @@ class Part:
         """
         with _out_of_resources():
             self._hash.update(piece)
-            written = os.write(self._file, piece)
-            while written < len(piece):
-                written += os.write(self._file, memoryview(piece)[written:])
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(self._file, rest[:_WRITE]) :]
             self.size += len(piece)
-            if self.size - self._begun >= _WRITE_EVERY:
+            if self.size - self._begun >= _BEGIN_EVERY:
                 self._begin_to_write()
 
     def _begin_to_write(self) -> None:

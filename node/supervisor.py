@@ -78,6 +78,18 @@ def supervise(
             state_file.unlink(missing_ok=True)
 
 
+def states(state_file: Path) -> dict[str, dict[str, object]]:
+    """What ``supervise`` last wrote there, each part's ``state`` as it is now; empty where nothing is supervised."""
+    try:
+        parts: dict[str, dict[str, object]] = json.loads(state_file.read_text())
+    except (OSError, ValueError):
+        return {}
+    for part in parts.values():
+        if part["state"] == "running" and not Path(f"/proc/{part['pid']}").exists():
+            part["state"] = "gone"  # the supervisor was killed, too
+    return parts
+
+
 class Supervisor:
     """The parts and how each fares."""
 

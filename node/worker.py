@@ -23,6 +23,7 @@ from node.delivery import Destination
 from node.routing import Route
 from node.supervisor import Part, supervise
 
+STATE_FILE = "workers.json"  # beside spool and evidence
 DRAIN_SECONDS = 20.0  # what a running job may still take
 _events = log.get("worker")
 
@@ -74,7 +75,8 @@ def run(options: WorkerOptions, stop: threading.Event) -> None:
     given = options.to_json()
     names = [*(f"analyze {device}" for device in devices(options.device)), "deliver", "clock"]
     parts = [Part(name, (sys.executable, "-m", "node.worker", *name.split()), given=given) for name in names]
-    supervise(parts, stop, drain_seconds=options.drain_seconds + 8.0, labelled=False)
+    state_file = options.evidence.parent / STATE_FILE
+    supervise(parts, stop, drain_seconds=options.drain_seconds + 8.0, labelled=False, state_file=state_file)
 
 
 def devices(wanted: str) -> tuple[str, ...]:

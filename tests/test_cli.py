@@ -16,7 +16,7 @@ from node.cli.life import seconds_of
 from node.errors import BadSettings
 from node.ledger import Ledger
 from node.spool import Spool
-from pipelines.synthetic import brain_mr
+from pipelines.synthetic import LARGE, brain_mr
 from tests.peers import ROOT, free_port, needs_shared
 
 CORPUS = ROOT.parent / "shared" / "data" / "dicom_corpus"
@@ -92,7 +92,7 @@ def test_a_node_that_is_off_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_read_gives_one_json_object_as_the_contract_says(tmp_path: Path) -> None:
-    truth = brain_mr(tmp_path / "mr", seed=3, lesion="random", slices=12)
+    truth = brain_mr(tmp_path / "mr", seed=3, lesion=LARGE)
     (tmp_path / "mr" / "bad.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\1" * 40)
     answer = run("read", tmp_path / "mr", "--out", tmp_path / "out", "--json", cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
@@ -106,7 +106,7 @@ def test_read_gives_one_json_object_as_the_contract_says(tmp_path: Path) -> None
     assert finding["segment"] == "FLAIR abnormality"
     (volume,) = [m for m in finding["measurements"] if m["name"][0] == "118565006"]
     assert volume["unit"] == "cm3"
-    assert abs(volume["value"] - truth.volume_cm3) < 0.5 * truth.volume_cm3
+    assert abs(volume["value"] - truth.volume_cm3) < 0.25 * truth.volume_cm3
     assert all(Path(path).is_file() for path in run_["objects"])
     assert [item["file"].endswith("bad.dcm") for item in said["refused"]] == [True]
 
@@ -158,3 +158,33 @@ def test_every_real_file_is_read_or_refused_with_a_reason(tmp_path: Path) -> Non
     assert all(item["reason"] for item in said["refused"])
     assert len(said["studies"]) >= 70
     assert all(run["status"] != "failed" for study in said["studies"] for run in study["runs"])
+
+
+def test_damaged_weights_are_a_failed_run_and_no_other_study_is_lost(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text("class Broken:\n    def __init__(self):\n        raise ValueError('the weights are damaged')\n")
+    (tmp_path / "settings.toml").write_text('[pipelines.broken]\nuse = "broken:Broken"\nwhen = { Modality = "MR" }\n')
+    for number in (1, 2):
+        brain_mr(tmp_path / "mr" / str(number), seed=number, lesion=None, slices=3)
+    answer = run("read", tmp_path / "mr", "--out", tmp_path / "out", "--json", cwd=tmp_path)
+    assert answer.returncode == 1
+    said = [run for study in json.loads(answer.stdout)["studies"] for run in study["runs"]]
+    assert [(run["status"], run["reason"]) for run in said] == [("failed", "the weights are damaged")] * 2
+    assert "Traceback" not in answer.stderr
+
+
+def test_the_demo_does_not_empty_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    answer = run("demo", "--folder", tmp_path / "mine", cwd=tmp_path)
+    assert answer.returncode == 2
+    assert "not a folder of an earlier demo" in answer.stderr
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+    brain_mr(tmp_path / "mr", seed=1, lesion=None, slices=3)
+    answer = run("read", tmp_path / "mr", "--out", "/proc/nowhere", cwd=tmp_path)
+    assert answer.returncode == 1
+    assert "/proc/nowhere" in answer.stderr
+    assert "Traceback" not in answer.stderr

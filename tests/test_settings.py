@@ -20,9 +20,19 @@ def wrong(tables: dict[str, object]) -> str:
 
 
 def test_the_shipped_file_says_the_defaults() -> None:
-    shipped, source = settings.load(ROOT / "settings.toml")
+    shipped = settings.parse(tomllib.loads((ROOT / "settings.toml").read_text()), "settings.toml")
     assert shipped == settings.Settings()
-    assert source.endswith("settings.toml")
+
+
+def test_a_relative_path_is_meant_from_the_settings_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[node]\ndata = "kept"\n[node.tls]\ncertificate = "a.pem"\nkey = "/etc/a.key"\n')
+    node = settings.load(file)[0].node
+    assert node.folder == tmp_path / "kept"
+    assert node.tls is not None
+    assert (node.tls.certificate, node.tls.key) == (tmp_path / "a.pem", Path("/etc/a.key"))
+    file.write_text("")
+    assert settings.load(file)[0].node.folder == tmp_path / "data"
 
 
 def test_every_setting_stands_in_the_shipped_file_with_a_comment() -> None:
@@ -40,6 +50,9 @@ def test_every_setting_stands_in_the_shipped_file_with_a_comment() -> None:
         ({"node": {"ae_title": "A" * 17}}, "an AE title has 1 to 16 printable ASCII characters"),
         ({"node": {"bind": "localhost"}}, "node.bind is 'localhost': an IPv4 or IPv6 address"),
         ({"node": {"peers": [{"ae_title": "CT1", "address": "10.0.0.300"}]}}, "node.peers.0.address is '10.0.0.300'"),
+        ({"node": {"dicom_port": 8114}}, "dicom_port and web_port are both 8114"),
+        ({"node": {"quiet_seconds": 5000}}, "quiet_seconds 5000 exceeds longest_wait_seconds 900"),
+        ({"node": {"broker": "nonsense"}}, "node.broker is 'nonsense'"),
         ({"destinations": {"PACS": {"protocol": "dimse"}}}, "needs ae_title, host, port"),
         ({"destinations": {"PACS": {"protocol": "ftp"}}}, "destinations.PACS.protocol is 'ftp'"),
         (

@@ -30,6 +30,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
         chmod +x "$policy"
         made=yes
         trap 'rm -f "$policy"' EXIT
+        trap 'exit 130' INT TERM
     fi
     log=$(mktemp)
     if ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing; } >"$log" 2>&1; then

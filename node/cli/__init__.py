@@ -57,4 +57,7 @@ def main() -> None:
     except NodeError as error:
         click.echo(f"wetread: {error}", err=True)
         code = 1
+    except OSError as error:
+        click.echo(f"wetread: {error.filename or 'the system'}: {error.strerror or error}", err=True)
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)

@@ -29,13 +29,14 @@ from node import delivery
 from node.cli.options import console, out
 from node.cli.pacs import Pacs, running
 from node.cli.queue import AT_REST, ENDED
-from node.errors import NodeError, Unavailable
+from node.errors import BadSettings, NodeError, Unavailable
 from node.ledger import DeliveryState, Job, Ledger, StudyHistory
 
 if TYPE_CHECKING:
     from pipelines.synthetic import Truth
 
 WAIT_SECONDS = 600
+MARK = "# Written by `wetread demo`."
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,8 @@ def demo(folder: Path, ends: bool) -> None:
     """
     from pipelines import synthetic
 
-    folder = folder.resolve()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, mode=0o700)
+    folder = _emptied(folder.resolve())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that node and PACS end with us
     # The first choices are the ports that the manuals name; what is taken is replaced.
     ports = Ports(*(_free(port) for port in (11112, 8114, 4242, 8042)))
     settings = _settings(folder, ports)
@@ -84,6 +84,17 @@ def demo(folder: Path, ends: bool) -> None:
         raise NodeError(f"{missing} of {len(truths)} studies did not come back; see {folder / 'node.log'}")
 
 
+def _emptied(folder: Path) -> Path:
+    """The folder, new; only what an earlier demo left is removed."""
+    if folder.exists() and any(folder.iterdir()):
+        settings = folder / "settings.toml"
+        if not (settings.is_file() and settings.read_text().startswith(MARK)):
+            raise BadSettings(f"--folder {folder}: not empty, and not a folder of an earlier demo; name another")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
 def _free(wanted: int) -> int:
     """``wanted``, or a free port where it is taken."""
     for port in (wanted, 0):
@@ -98,7 +109,7 @@ def _free(wanted: int) -> int:
 def _settings(folder: Path, ports: Ports) -> Path:
     file = folder / "settings.toml"
     file.write_text(
-        f"""# Written by `wetread demo`.
+        f"""{MARK}
 [node]
 dicom_port = {ports.dicom}
 web_port = {ports.web}
@@ -226,6 +237,10 @@ def _show(truths: list[Truth], histories: dict[str, StudyHistory], pacs: Pacs) -
         times.add_row(truth.title, *_times(history, job))
     out.print(found)
     out.print(times)
+    out.print("Where the objects are")
+    for truth in truths:
+        place = f"{pacs.http}/dicom-web/studies/{truth.study_uid}/instances" if pacs.http else truth.study_uid
+        out.print(f"  {truth.title:<21} {place}", soft_wrap=True)
     return missing
 
 

@@ -13,7 +13,7 @@ import click
 from rich.table import Table
 
 from node import broker, delivery, routing
-from node.cli.options import destinations_of, out, routes_of, settings_of
+from node.cli.options import destinations_of, out, own_listener, routes_of, settings_of
 from node.errors import NodeError
 from node.ledger import Ledger
 from node.settings import Settings
@@ -78,14 +78,18 @@ def _folder(settings: Settings) -> Iterator[Line]:
 
 def _database(settings: Settings) -> Iterator[Line]:
     url = settings.node.database
-    if url is None:
+    if url is None or url.startswith("sqlite"):
         yield Line("ledger", "SQLite, good for one machine")
         return
+    ledger = Ledger(url)
     try:
-        Ledger(url).close()
-        yield Line("ledger", "PostgreSQL answers")
+        ledger.upgrade()
+        ledger.overview()
+        yield Line("ledger", "PostgreSQL answers, and its tables are as this version needs them")
     except Exception as error:
         yield Line("ledger", str(error).splitlines()[0], "is the server up, and node.database right?")
+    finally:
+        ledger.close()
 
 
 def _ports(settings: Settings) -> Iterator[Line]:
@@ -96,25 +100,12 @@ def _ports(settings: Settings) -> Iterator[Line]:
             socket.create_server((node.bind, port), family=family).close()
             yield Line(what, f"{node.bind}:{port} is free")
         except OSError as error:
-            if what == "DICOM port" and delivery.echo(_own(settings)) is None:
+            if what == "DICOM port" and delivery.echo(own_listener(settings.node)) is None:
                 yield Line(what, f"a node answers at {node.bind}:{port}")
             elif what == "web port" and _answers(node.bind, port):
                 yield Line(what, f"something answers at {node.bind}:{port}")
             else:
                 yield Line(what, f"{node.bind}:{port}: {error.strerror}", "stop what holds it, or set another port")
-
-
-def _own(settings: Settings) -> delivery.Destination:
-    node = settings.node
-    calling = node.peers[0].ae_title if node.peers else "DOCTOR"
-    return delivery.Destination(
-        name="node",
-        protocol="dimse",
-        ae_title=node.ae_title,
-        host=node.bind,
-        port=node.dicom_port,
-        calling_ae_title=calling,
-    )
 
 
 def _answers(host: str, port: int) -> bool:
@@ -130,7 +121,7 @@ def _redis(settings: Settings) -> Iterator[Line]:
         from redis import Redis
 
         try:
-            Redis.from_url(settings.node.broker, socket_timeout=3).ping()
+            Redis.from_url(settings.node.broker.replace("redis+socket://", "unix://"), socket_timeout=3).ping()
             yield Line("broker", "the named Redis answers")
         except Exception as error:
             yield Line("broker", str(error), "is the server up, and node.broker right?")

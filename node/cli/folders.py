@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from node import delivery, routing, sendable
-from node.cli.options import chosen_routes, console, existing_folder, out, routes_of, settings_of
+from node.cli.options import chosen_routes, console, existing_folder, out, own_listener, routes_of, settings_of
 from node.errors import NodeError
 
 if TYPE_CHECKING:
+    from pipelines.base import Pipeline
     from pipelines.reading import Run
     from pipelines.study import RefusedFile, Study
 
@@ -37,10 +40,10 @@ def progress(what: str) -> Progress:
 @click.option("--host", help="Where to; default: the node of the settings.")
 @click.option("--port", type=int, help="Its DICOM port.")
 @click.option("--called", help="Its AE title.")
-@click.option("--calling", default="WETREAD-SEND", show_default=True, help="Our AE title.")
+@click.option("--calling", help="Our AE title; default: the first peer's that may send from here, else WETREAD-SEND.")
 @click.pass_context
 def send(
-    context: click.Context, folder: str, host: str | None, port: int | None, called: str | None, calling: str
+    context: click.Context, folder: str, host: str | None, port: int | None, called: str | None, calling: str | None
 ) -> None:
     """Send a folder of DICOM files to the node by C-STORE, and say what was refused and why.
 
@@ -51,15 +54,7 @@ def send(
     files = sorted(path for path in existing_folder(folder).rglob("*") if path.is_file() and path.name != "DICOMDIR")
     if not files:
         raise NodeError(f"{folder}: the folder is empty")
-    peer = delivery.Destination(
-        name="node",
-        protocol="dimse",
-        ae_title=called or node.ae_title,
-        host=host or node.bind,
-        port=port or node.dicom_port,
-        calling_ae_title=calling,
-        tls="required" if node.tls and not host else "off",
-    )
+    peer = own_listener(node, ae_title=called, host=host, port=port, calling=calling)
     refused: dict[Path, str] = {}
     with tempfile.TemporaryDirectory() as scratch, progress("Sending") as bar:
         task = bar.add_task("", total=len(files))
@@ -82,12 +77,12 @@ def send(
 @click.argument("folder")
 @click.option("--out", "target", required=True, type=click.Path(path_type=Path), help="Where the evidence goes.")
 @click.option("--pipeline", "names", multiple=True, help="Only this pipeline, whatever the rules say; may be repeated.")
-@click.option("--preset", default=None, type=click.Choice(["ohif", "air"]), help="How the SR shows regions.")
+@click.option(
+    "--preset", default="ohif", show_default=True, type=click.Choice(["ohif", "air"]), help="How the SR shows regions."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @click.pass_context
-def read(
-    context: click.Context, folder: str, target: Path, names: tuple[str, ...], preset: str | None, as_json: bool
-) -> None:
+def read(context: click.Context, folder: str, target: Path, names: tuple[str, ...], preset: str, as_json: bool) -> None:
     """Run the pipelines on a folder of DICOM files and write the evidence to OUT: no node, no network.
 
     \b
@@ -96,15 +91,19 @@ def read(
     from pipelines import study as studies  # loads numpy; the pipelines load torch
 
     routes = chosen_routes(routes_of(settings_of(context)), names)
-    found, refused = studies.read_folder(existing_folder(folder))
+    source = existing_folder(folder).resolve()
+    own = target.resolve()  # what an earlier run left below it is no input
+    files = [path for path in sorted(source.rglob("*")) if path.is_file() and own not in path.parents]
+    found, refused = studies.read_files(path for path in files if not path.name.startswith("."))
     if not found and not refused:
         raise NodeError(f"{folder}: no DICOM file in this folder")
     target.mkdir(parents=True, exist_ok=True)
     answers = []
+    readings = Readings(routes, forced=bool(names), target=target, preset=preset)
     with progress("Reading") as bar:
         task = bar.add_task("", total=len(found))
         for study in found:
-            answers.append(_read_study(study, routes, bool(names), target, preset))
+            answers.append(readings.of(study))
             bar.advance(task)
     if as_json:
         json.dump(
@@ -123,22 +122,40 @@ def read(
 Answer = tuple["Study", list[routing.Match], list["Run"]]
 
 
-def _read_study(
-    study: Study, routes: dict[str, routing.Route], forced: bool, target: Path, preset: str | None
-) -> Answer:
-    from pipelines import reading, registry
+@dataclass
+class Readings:
+    """What pipelines say of studies; each is loaded once, and one that cannot be is a failed run that says why."""
 
-    matches = routing.route([series.header for series in study.series], routes)
-    runs: list[Run] = []
-    for match in matches:
-        if forced or match.matched:
-            route = routes[match.pipeline]
-            pipeline = registry.load(route.use)
-            job = reading.job_key(study, pipeline)
-            runs += reading.read(
-                study, pipeline, name=route.name, out=target / study.uid, job=job, preset=preset or route.preset
-            )
-    return study, matches, runs
+    routes: dict[str, routing.Route]
+    forced: bool
+    target: Path
+    preset: str
+    _loaded: dict[str, Pipeline | str] = field(default_factory=dict)
+
+    def of(self, study: Study) -> Answer:
+        matches = routing.route([series.header for series in study.series], self.routes)
+        wanted = [match.pipeline for match in matches if self.forced or match.matched]
+        return study, matches, [run for name in wanted for run in self._runs(study, name)]
+
+    def _runs(self, study: Study, name: str) -> Sequence[Run]:
+        from pipelines import reading
+
+        pipeline = self._pipeline(name)
+        if isinstance(pipeline, str):
+            return [reading.Run(name, "unknown", "failed", reason=pipeline)]
+        job = reading.job_key(study, pipeline)
+        return reading.read(study, pipeline, name=name, out=self.target / study.uid, job=job, preset=self.preset)
+
+    def _pipeline(self, name: str) -> Pipeline | str:
+        from pipelines import registry
+        from pipelines.instance import one_sentence
+
+        if name not in self._loaded:
+            try:
+                self._loaded[name] = registry.load(self.routes[name].use)
+            except Exception as error:  # whatever a pipeline meets while it loads, the other studies are read
+                self._loaded[name] = one_sentence(error)
+        return self._loaded[name]
 
 
 def _as_json(study: Study, matches: list[routing.Match], runs: list[Run]) -> dict[str, object]:
@@ -152,13 +169,17 @@ def _refused(refused: tuple[RefusedFile, ...]) -> list[dict[str, str]]:
 
 def _show(answers: list[Answer], refused: tuple[RefusedFile, ...], target: Path) -> None:
     table = Table("Study", "Pipeline", "Result", "Seconds", title=f"Evidence in {target}", title_justify="left")
-    for study, matches, runs in answers:
+    for study, _, runs in answers:
         shown = study.uid if len(study.uid) < 24 else f"…{study.uid[-22:]}"
         for run in runs:
             table.add_row(shown, f"{run.pipeline} {run.version}", sentence(run), f"{run.seconds:.1f}")
         if not runs:
-            table.add_row(shown, "none", "; ".join(f"{match.pipeline}: {match.why}" for match in matches), "")
+            table.add_row(shown, "none", "no rule wants it", "")
     out.print(table)
+    for study, matches, _ in answers:
+        for match in matches:
+            verdict = "wants" if match.matched else "does not want"
+            console.print(f"{match.pipeline} {verdict} {study.uid}: {match.why}", markup=False, soft_wrap=True)
     for item in refused:
         console.print(f"refused {item.file}: {item.reason}", markup=False, soft_wrap=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 
 import click
@@ -12,7 +13,7 @@ from node import settings as settings_file
 from node.delivery import Destination
 from node.errors import BadSettings
 from node.routing import Route
-from node.settings import Settings
+from node.settings import Node, Settings
 
 # Progress and logs go to standard error: standard output holds the result alone.
 console = Console(stderr=True, highlight=False)
@@ -50,6 +51,33 @@ def destinations_of(settings: Settings) -> dict[str, Destination]:
         name: Destination(**{"name": name} | dict(line) | {"calling_ae_title": line.calling_ae_title or own})
         for name, line in settings.destinations.items()
     }
+
+
+def own_listener(
+    node: Node,
+    *,
+    ae_title: str | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    calling: str | None = None,
+) -> Destination:
+    """This node's listener as a destination: reached and called as its own settings ask for, unless told otherwise."""
+    bound = ip_address(node.bind)
+    here = ("::1" if bound.version == 6 else "127.0.0.1") if bound.is_unspecified else node.bind
+    known = [peer.ae_title for peer in node.peers if ip_address(here) in peer.address]
+    tls = node.tls if host is None else None
+    return Destination(
+        name="node",
+        protocol="dimse",
+        ae_title=ae_title or node.ae_title,
+        host=host or here,
+        port=port or node.dicom_port,
+        calling_ae_title=calling or next(iter(known), "WETREAD-SEND"),
+        tls="required" if tls else "off",
+        tls_ca=(tls.client_ca or tls.certificate) if tls else None,
+        tls_certificate=tls.certificate if tls else None,
+        tls_key=tls.key if tls else None,
+    )
 
 
 def chosen_routes(routes: Mapping[str, Route], names: tuple[str, ...]) -> dict[str, Route]:

@@ -14,7 +14,7 @@ from ipaddress import ip_address
 import click
 from redis import Redis
 
-from node import broker, log
+from node import broker, log, supervisor
 from node.cli.options import destinations_of, routes_of, settings_of
 from node.errors import Unavailable
 from node.ledger import Ledger
@@ -22,6 +22,7 @@ from node.settings import Settings
 from node.web.app import Check, WebOptions, disk_check, serve
 
 GIB = 2**30
+PARTS_FILE, WORKERS_FILE = "parts.json", "workers.json"
 
 
 @contextlib.contextmanager
@@ -56,8 +57,6 @@ def up(context: click.Context) -> None:
     \b
     Example: wetread --settings settings.toml up
     """
-    from node import supervisor
-
     log.to_stderr()
     settings = settings_of(context)
     routes_of(settings)  # a wrong rule stops the start here, not in a part
@@ -66,7 +65,7 @@ def up(context: click.Context) -> None:
     given = ["--settings", str(context.obj)] if context.obj else []
     parts = [supervisor.Part(name, (sys.executable, "-m", "node", *given, name)) for name in ("listen", "work", "web")]
     with _stopping() as stop, _broker_where_none_runs(settings):
-        supervisor.supervise(parts, stop, state_file=settings.node.folder / "parts.json")
+        supervisor.supervise(parts, stop, state_file=settings.node.folder / PARTS_FILE)
 
 
 @click.command()
@@ -180,12 +179,24 @@ def _checks(settings: Settings, ledger: Ledger) -> dict[str, Check]:
         own = ("::1" if bound.version == 6 else "127.0.0.1") if bound.is_unspecified else node.bind
         socket.create_connection((own, node.dicom_port), 3).close()
 
+    def worker_runs() -> str | None:
+        found = {name: part["state"] for name, part in running_parts(settings).items()}
+        ill = [f"{name} is {state}" for name, state in found.items() if state != "running"]
+        return "; ".join(ill) or None
+
     return {
+        "parts": worker_runs,
         "ledger": ledger_answers,
         "broker": broker_answers,
         "listener": listener_answers,
         "disk": disk_check(node.folder, int(node.reserve_gib * GIB)),
     }
+
+
+def running_parts(settings: Settings) -> dict[str, dict[str, object]]:
+    """The parts and workers that are supervised on this machine, by name."""
+    folder = settings.node.folder
+    return {**supervisor.states(folder / PARTS_FILE), **supervisor.states(folder / WORKERS_FILE)}
 
 
 def _counts(ledger: Ledger) -> dict[str, dict[str, int]]:

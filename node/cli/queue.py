@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from node.cli.options import out, settings_of
+from node.cli.parts import running_parts
 from node.errors import NodeError
 from node.ledger import Delivery, Job, JobState, Ledger, StudyState
 
@@ -51,29 +52,30 @@ def opened(context: click.Context) -> Iterator[Ledger]:
 @click.option("--limit", default=20, show_default=True, help="How many studies.")
 @click.pass_context
 def status(context: click.Context, watch: bool, as_json: bool, limit: int) -> None:
-    """Show the queue: studies, jobs, deliveries.
+    """Show the queue: studies, jobs, deliveries, workers.
 
     \b
     Example: wetread status --watch
     """
+    settings = settings_of(context)
     with opened(context) as ledger:
         if as_json:
-            json.dump(_as_json(ledger, limit), sys.stdout, indent=1)
+            json.dump({**_as_json(ledger, limit), "workers": running_parts(settings)}, sys.stdout, indent=1)
             sys.stdout.write("\n")
         elif watch:
-            with Live(picture(ledger, limit), console=out, auto_refresh=False) as live:
+            with Live(picture(ledger, limit, running_parts(settings)), console=out, auto_refresh=False) as live:
                 while True:
                     time.sleep(1)
-                    live.update(picture(ledger, limit), refresh=True)
+                    live.update(picture(ledger, limit, running_parts(settings)), refresh=True)
         else:
-            out.print(picture(ledger, limit))
+            out.print(picture(ledger, limit, running_parts(settings)))
 
 
 @click.command()
 @click.argument("job", type=int)
 @click.pass_context
 def retry(context: click.Context, job: int) -> None:
-    """Queue a job that failed once more.
+    """Queue a job that failed once more, or send again what could not be delivered.
 
     \b
     Example: wetread retry 17
@@ -87,7 +89,7 @@ def retry(context: click.Context, job: int) -> None:
 @click.argument("job", type=int)
 @click.pass_context
 def cancel(context: click.Context, job: int) -> None:
-    """Cancel a job that waits.
+    """Cancel a job that waits or runs.
 
     \b
     Example: wetread cancel 17
@@ -129,10 +131,11 @@ def styled(state: str) -> Text:
     return Text(state, style=STYLES.get(state, ""))
 
 
-def picture(ledger: Ledger, limit: int) -> Group:
+def picture(ledger: Ledger, limit: int, parts: dict[str, dict[str, object]]) -> Group:
     """What ``status`` shows: a line of counts, and a row per study with its jobs and deliveries."""
     counts = ledger.overview()
     lines = [
+        f"workers    {_states(parts)}",
         f"studies    {_counts(counts.studies)}",
         f"jobs       {_counts(counts.jobs)}",
         *(f"deliveries {name}: {_counts(states)}" for name, states in counts.deliveries.items()),
@@ -164,6 +167,10 @@ def _short(uid: str) -> str:
 
 def _counts(states: dict[str, int]) -> str:
     return ", ".join(f"{count} {state.lower()}" for state, count in sorted(states.items())) or "none"
+
+
+def _states(parts: dict[str, dict[str, object]]) -> str:
+    return ", ".join(f"{name} {part['state']}" for name, part in parts.items()) or "none on this machine"
 
 
 def _as_json(ledger: Ledger, limit: int) -> dict[str, object]:

@@ -87,6 +87,13 @@ def evidence_of(db: Connection, job_id: int) -> tuple[Evidence, ...]:
     )
 
 
+def sent_anew(moment: float) -> dict[str, Any]:
+    """What a delivery is that is to be sent from the beginning; its attempts stay, for they are its fencing token."""
+    forgotten = ("owner", "lease_until", "first_failed_at", "delivered_at", "verified_at", "reason")
+    waits = {"state": DeliveryState.WAITING, "not_before": moment, "queued_at": moment, "verified": False}
+    return waits | dict.fromkeys(forgotten)
+
+
 def is_held(table: Any) -> Any:
     """SQL: the study of this row's job is held."""
     if table is deliveries:

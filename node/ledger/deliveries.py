@@ -5,16 +5,18 @@ What a destination has accepted is not sent to it again. When to try again is th
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Connection, and_, func, insert, or_, select, text, update
 
 from node.errors import LostClaim, NodeError
-from node.ledger.chapter import Chapter, delivery_of, evidence_of, is_held, job_of
+from node.ledger.chapter import Chapter, delivery_of, evidence_of, is_held, job_of, sent_anew
 from node.ledger.entries import Delivery, DeliveryClaim, DeliveryState
 from node.ledger.tables import answers, deliveries, jobs
 
 OTHERS = deliveries.alias("others")
+EARLIER, EARLIER_JOB, OWN_JOB = deliveries.alias("earlier"), jobs.alias("earlier_job"), jobs.alias("own_job")
 ACCEPTED = ("delivered", "warning")  # verdicts after which an object is not sent again
 
 
@@ -99,6 +101,16 @@ class Deliveries(Chapter):
                 )
             )
 
+    def times_said(self, claim: DeliveryClaim, verdict: str, statuses: Collection[int | None] | None = None) -> int:
+        """In how many attempts the destination said so, to any object, since the delivery was last queued."""
+        of_delivery = and_(answers.c.delivery_id == claim.delivery.id, answers.c.verdict == verdict)
+        since = answers.c.answered_at >= claim.delivery.queued_at
+        query = select(func.count(answers.c.attempt.distinct())).where(of_delivery, since)
+        if statuses is not None:
+            query = query.where(answers.c.status.in_(statuses))
+        with self._database.reading() as db:
+            return int(db.scalars(query).one())
+
     def finish_delivery(
         self,
         claim: DeliveryClaim,
@@ -148,9 +160,8 @@ class Deliveries(Chapter):
         """An administrator has what is dead or waits sent now, its patience renewed."""
         with self._database.writing() as db:
             allowed = deliveries.c.state.in_((DeliveryState.DEAD, DeliveryState.WAITING))
-            again = {"state": DeliveryState.WAITING, "not_before": self._now(now), "first_failed_at": None}
             which = and_(deliveries.c.id == delivery_id, allowed)
-            if db.execute(update(deliveries).where(which).values(again)).rowcount != 1:
+            if db.execute(update(deliveries).where(which).values(sent_anew(self._now(now)))).rowcount != 1:
                 raise NodeError(f"there is no delivery {delivery_id} that is dead or waiting")
 
     def delivery(self, delivery_id: int) -> Delivery:
@@ -164,7 +175,26 @@ class Deliveries(Chapter):
 def _sendable(moment: float) -> Any:
     waiting = and_(deliveries.c.state == DeliveryState.WAITING, deliveries.c.not_before <= moment)
     deserted = and_(deliveries.c.state == DeliveryState.SENDING, deliveries.c.lease_until <= moment)
-    return and_(or_(waiting, deserted), ~is_held(deliveries))
+    return and_(or_(waiting, deserted), ~is_held(deliveries), ~_overtakes())
+
+
+def _overtakes() -> Any:
+    """SQL: the same destination still waits for an older revision's evidence; the newest must arrive last."""
+    return (
+        select(EARLIER.c.id)
+        .join(EARLIER_JOB, EARLIER_JOB.c.id == EARLIER.c.job_id)
+        .join(
+            OWN_JOB, and_(OWN_JOB.c.study_uid == EARLIER_JOB.c.study_uid, OWN_JOB.c.pipeline == EARLIER_JOB.c.pipeline)
+        )
+        .where(
+            OWN_JOB.c.id == deliveries.c.job_id,
+            EARLIER_JOB.c.revision < OWN_JOB.c.revision,
+            EARLIER.c.destination == deliveries.c.destination,
+            EARLIER.c.state.in_((DeliveryState.WAITING, DeliveryState.SENDING)),
+        )
+        .correlate(deliveries)
+        .exists()
+    )
 
 
 def _busy_with(moment: float) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, exists, insert, or_, select, update
 
 from node.errors import LostClaim, NodeError
-from node.ledger.chapter import MAX_ATTEMPTS, Chapter, evidence_of, is_held, job_of, locked_job, members
+from node.ledger.chapter import MAX_ATTEMPTS, Chapter, evidence_of, is_held, job_of, locked_job, members, sent_anew
 from node.ledger.entries import Claim, DeliveryState, Evidence, Job, JobState
 from node.ledger.settling import last_done_key
 from node.ledger.tables import deliveries, evidence, jobs, studies
@@ -95,8 +95,14 @@ class Jobs(Chapter):
             _keep_evidence(db, job, evidence)
             return [_send_to(db, job, destination, moment) for destination in job.destinations if evidence]
 
-    def fail(self, claim: Claim, *, reason: str, retry_at: float | None, now: float | None = None) -> JobState:
+    def fail(
+        self, claim: Claim, *, reason: str, retry_at: float | None, counts: bool = True, now: float | None = None
+    ) -> JobState:
         """The job did not work: again at ``retry_at``, unless it was tried often enough, or never (None).
+
+        Args:
+            counts: Whether the attempt brings the job nearer to the quarantine; False where the job is not at fault,
+                as with a full disk.
 
         Raises:
             LostClaim: If the job is no longer this worker's.
@@ -106,14 +112,15 @@ class Jobs(Chapter):
             counted = locked_job(db, claim.job.id)
             if retry_at is None:
                 state = JobState.FAILED
-            elif counted.attempts - counted.forgiven >= MAX_ATTEMPTS:
+            elif counts and counted.attempts - counted.forgiven >= MAX_ATTEMPTS:
                 state = JobState.QUARANTINED
             elif db.execute(select(jobs.c.id).where(jobs.c.id == claim.job.id, _is_replaced())).one_or_none():
                 state = JobState.SUPERSEDED
             else:
                 state = JobState.QUEUED
             times = {"not_before": retry_at} if state == JobState.QUEUED else {"done_at": moment}
-            _close(db, claim, {"state": state, "reason": reason} | times)
+            forgiven = counted.forgiven if counts else counted.forgiven + 1
+            _close(db, claim, {"state": state, "reason": reason, "forgiven": forgiven} | times)
             return state
 
     def give_back(self, claim: Claim, *, now: float | None = None) -> None:
@@ -127,16 +134,29 @@ class Jobs(Chapter):
             _close(db, claim, values)
 
     def retry(self, job_id: int, *, now: float | None = None) -> None:
-        """An administrator lets a job that ended without a result start afresh."""
+        """An administrator lets a job that ended without a result start afresh, and has its dead deliveries sent again.
+
+        Raises:
+            NodeError: If there is nothing to retry, or a newer revision of the study has settled: what is sent late
+                must not look like the newest.
+        """
         moment = self._now(now)
         with self._database.writing() as db:
             job = locked_job(db, job_id)
             failed = job.state == JobState.DONE and job.outcome == "failed"  # its report says so, and was sent
-            if not failed and job.state not in (JobState.FAILED, JobState.QUARANTINED, JobState.CANCELLED):
-                raise NodeError(f"job {job_id} is {job.state}; only a failed, quarantined or cancelled one is retried")
+            starts = failed or job.state in (JobState.FAILED, JobState.QUARANTINED, JobState.CANCELLED)
+            dead = and_(deliveries.c.job_id == job_id, deliveries.c.state == DeliveryState.DEAD)
+            if not starts and db.scalars(select(deliveries.c.id).where(dead).limit(1)).one_or_none() is None:
+                raise NodeError(
+                    f"job {job_id} is {job.state}; only a failed, quarantined or cancelled one is retried, or one with "
+                    "a dead delivery"
+                )
             newest = db.scalars(select(studies.c.revision).where(studies.c.uid == job.study_uid)).one()
             if job.revision != newest:
                 raise NodeError(f"job {job_id} is of revision {job.revision}; the study is at revision {newest}")
+            db.execute(update(deliveries).where(dead).values(sent_anew(moment)))
+            if not starts:
+                return
             again = {"state": JobState.QUEUED, "not_before": moment, "forgiven": jobs.c.attempts}
             cleared = {"owner": None, "lease_until": None, "done_at": None, "reason": None}
             db.execute(update(jobs).where(jobs.c.id == job_id).values(again | cleared))
@@ -229,15 +249,9 @@ def _keep_evidence(db: Connection, job: Job, objects: Sequence[Evidence]) -> Non
 
 
 def _send_to(db: Connection, job: Job, destination: str, moment: float) -> int:
-    values = {
-        "job_id": job.id,
-        "destination": destination,
-        "state": DeliveryState.WAITING,
-        "attempts": 0,
-        "not_before": moment,
-        "queued_at": moment,
-        "verified": False,
-    }
     same = and_(deliveries.c.job_id == job.id, deliveries.c.destination == destination)
-    again = db.scalars(update(deliveries).where(same).values(values).returning(deliveries.c.id)).one_or_none()
-    return int(again or db.scalars(insert(deliveries).values(values).returning(deliveries.c.id)).one())
+    again = update(deliveries).where(same).values(sent_anew(moment))
+    if (known := db.scalars(again.returning(deliveries.c.id)).one_or_none()) is not None:
+        return int(known)
+    new = {"job_id": job.id, "destination": destination, "attempts": 0} | sent_anew(moment)
+    return int(db.scalars(insert(deliveries).values(new).returning(deliveries.c.id)).one())

@@ -29,7 +29,8 @@ class Settling(Chapter):
         """Freeze the study's next revision and queue its jobs, all in one transaction.
 
         Jobs of older revisions that are still queued are superseded. Nothing happens, and no job is returned, when
-        the study is not receiving, or holds the same set of instances as its last revision.
+        the study is not receiving, or holds the same set of instances as its last revision; but a revision that no
+        rule wanted, and that was released since, gets the jobs that are wanted now.
 
         Args:
             seen: How many instances the caller judged the study by; when others have come since, nothing happens and
@@ -43,17 +44,20 @@ class Settling(Chapter):
                 return []
             rows = members(db, study_uid)
             digest = digest_of(rows)
-            if digest == _last_digest(db, study):
-                _set_state(db, study_uid, _state_of(db, study))
+            revision = study.revision
+            if digest != _last_digest(db, study):
+                revision += 1
+                _freeze(db, study, digest, len(rows), moment)
+            elif (state := _state_of(db, study)) != StudyState.UNROUTED:
+                _set_state(db, study_uid, state)
                 return []
-            _freeze(db, study, digest, len(rows), moment)
-            created = [self._queue(db, study, new, digest, moment) for new in wanted]
+            created = [self._queue(db, study, new, (revision, digest), moment) for new in wanted]
             state = StudyState.SETTLED if created else StudyState.UNROUTED
-            _set_state(db, study_uid, state, revision=study.revision + 1, reason=None if created else reason)
+            _set_state(db, study_uid, state, revision=revision, reason=None if created else reason)
             return created
 
-    def _queue(self, db: Connection, study: Row[Any], new: NewJob, digest: str, moment: float) -> Job:
-        revision = study.revision + 1
+    def _queue(self, db: Connection, study: Row[Any], new: NewJob, frozen: tuple[int, str], moment: float) -> Job:
+        revision, digest = frozen
         row = db.execute(
             insert(jobs)
             .values(
@@ -84,10 +88,16 @@ class Settling(Chapter):
             _set_state(db, study_uid, StudyState.HELD, reason=reason)
 
     def release(self, study_uid: str, *, now: float | None = None) -> str:
-        """Let a held study go on; of two contents under one SOP Instance UID the newest wins. Returns what was done."""
+        """Let a held study go on; of two contents under one SOP Instance UID the newest wins. Returns what was done.
+
+        A study that no rule wanted is routed again, by the rules as they are now.
+        """
         moment = self._now(now)
         with self._database.writing() as db:
             study = locked_study(db, study_uid)
+            if study.state == StudyState.UNROUTED:
+                _set_state(db, study_uid, StudyState.RECEIVING, settle_at=moment, settle_by=moment)
+                return f"study {study_uid} was not wanted by any rule, and is routed again now"
             if study.state != StudyState.HELD:
                 return f"study {study_uid} is not held, it is {study.state}"
             if study.revision and digest_of(members(db, study_uid)) == _last_digest(db, study):

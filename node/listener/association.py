@@ -147,7 +147,11 @@ class Association:
             fields = (self.rejection.result, self.rejection.source, self.rejection.reason)
             self._wire.send(struct.pack(">BBLBBBB", 0x03, 0, 4, 0, *fields))
             return False
-        self._wire.send(self._accept(asked))
+        try:
+            answer = self._accept(asked)
+        except (TypeError, AttributeError, ValueError, LookupError) as fault:  # items that pynetdicom left half decoded
+            raise ProtocolFault("the A-ASSOCIATE-RQ has an item that cannot be used", reason=6) from fault
+        self._wire.send(answer)
         self._wire.widen()
         return True
 

@@ -63,6 +63,7 @@ class Journal:
     def arrived(self, arrival: Arrival, association: int) -> None:
         with self._wake:
             self._open[arrival.study_uid].add(association)
+            self._quiet_until.pop(arrival.study_uid, None)  # an earlier association's; this one is open
             if len(self._arrivals) < _MOST_IN_MEMORY:
                 self._arrivals.append(arrival)
             else:
@@ -130,13 +131,14 @@ class Journal:
             if still_open and time.monotonic() >= self._renew_at:
                 self._ledger.settle_at(still_open, time.time() + LEASE_SECONDS)
                 self._renew_at = time.monotonic() + LEASE_SECONDS / 3
+            if self._look_in_spool:
+                self._take_from_spool()
+                self._failures = 0
+                return False
         except Exception as error:  # of whatever kind the database's: the spool remembers, and we try again
             self._remember(arrivals, quiet_until, error)
             return False
         self._failures = 0
-        if self._look_in_spool:
-            self._take_from_spool()
-            return False
         return True
 
     def _record(self, arrivals: list[Arrival]) -> None:
@@ -152,7 +154,8 @@ class Journal:
             arrivals = self._one_by_one(arrivals)
         with self._wake:
             self._arrivals = arrivals + self._arrivals
-            self._quiet_until = quiet_until | self._quiet_until
+            left = {uid: when for uid, when in quiet_until.items() if uid not in self._open}
+            self._quiet_until = left | self._quiet_until
 
     def _one_by_one(self, arrivals: list[Arrival]) -> list[Arrival]:
         """Record what can be recorded: one that the ledger cannot take must not hold up the others."""
@@ -170,11 +173,15 @@ class Journal:
     def _take_from_spool(self) -> None:
         self._look_in_spool = False
         now = time.time()
-        for arrival in self._spool.unrecorded():
-            with self._wake:
-                self._arrivals.append(arrival)
-                if arrival.study_uid not in self._open:
-                    self._quiet_until[arrival.study_uid] = now + self._quiet
-                if len(self._arrivals) >= _MOST_IN_MEMORY:
-                    self._look_in_spool = True
-                    return
+        try:
+            for arrival in self._spool.unrecorded():
+                with self._wake:
+                    self._arrivals.append(arrival)
+                    if arrival.study_uid not in self._open:
+                        self._quiet_until[arrival.study_uid] = now + self._quiet
+                    if len(self._arrivals) >= _MOST_IN_MEMORY:
+                        self._look_in_spool = True
+                        return
+        except OSError:
+            self._look_in_spool = True  # the rest is looked for in the next round
+            raise

@@ -67,7 +67,7 @@ class Storage:
         except Refusal as refusal:
             self._warn(message, refusal.status, str(refusal))
             return Answer(refusal.status, str(refusal))
-        except (OSError, ValueError, ArithmeticError, LookupError, RecursionError) as fault:  # a bug of ours
+        except Exception as fault:  # a bug of ours: the sender keeps its instance and is told
             self._warn(message, PROCESSING_FAILURE, type(fault).__name__)
             return Answer(PROCESSING_FAILURE, "internal error")
         self._arrived(arrival)
