@@ -14,7 +14,7 @@ from pynetdicom.sop_class import Verification
 from node import log
 from node.errors import CannotUnderstand, DataSetDoesNotMatch, InvalidUid, Refusal
 from node.instance import is_uid
-from node.listener.association import Message
+from node.listener.association import Association, Message
 from node.listener.command import (
     C_CANCEL_RQ,
     C_ECHO_RQ,
@@ -50,6 +50,19 @@ class Storage:
     ) -> None:
         self._spool, self._largest, self._arrived = spool, largest_bytes, arrived
         self._caller, self._address = caller, address
+
+    def converse(self, association: Association) -> None:
+        """Answer the peer until it releases the association.
+
+        Raises:
+            LineIsDead, Stopped, ProtocolFault: It ended otherwise.
+        """
+        for message in association.messages():
+            answer = self.answer(message)
+            if answer:
+                for _ in message.pieces:  # a refused dataset is read to its end before the answer
+                    pass
+                association.respond(message, answer.status, answer.comment)
 
     def answer(self, message: Message) -> Answer | None:
         """Do what is asked; None for C-CANCEL, which has no response."""
