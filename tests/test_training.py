@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,20 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from pipelines.imaging import keep_components
+from pipelines.imaging import CHANNELS, keep_components
 from pipelines.models import store
 from pipelines.models.unet import NETWORKS, ResidualUNet, SqueezeUNet
-from pipelines.training import cases, loop, metrics, operate, pack
+from pipelines.mr_brain import CARD
+from pipelines.training import cases, loop, metrics, operate, pack, ship
 from pipelines.training.batches import Sampler
-from pipelines.training.evaluate import evaluate
-from pipelines.training.prepare import NoLabels, labelled_studies
-from pipelines.training.train import UnknownPipeline, train
+from pipelines.training.evaluate import Row, evaluate, summary
+from pipelines.training.pictures import learning_curve
+from pipelines.training.prepare import NoLabels, labelled_studies, prepare_all
+from pipelines.training.report import markdown
+from pipelines.training.train import UnknownPipeline, _of_train, train
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
 
 
 def case(patient: str, *, seed: int = 0) -> cases.Case:
@@ -109,7 +114,7 @@ def test_a_run_that_is_killed_and_resumed_gives_the_weights_of_one_that_is_not(t
     whole = loop.fit(patients, tmp_path / "whole", OPTIONS)
 
     def kill(progress: loop.Progress) -> None:
-        if progress.dice is not None and progress.share >= 0.5:
+        if progress.share >= 0.5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -130,6 +135,80 @@ def test_a_run_stops_early_when_the_fold_gets_no_better(tmp_path: Path, narrow: 
     assert result.best_dice is not None
     curve = json.loads((tmp_path / "curve.json").read_text())
     assert len(curve) == 2
+
+
+def test_a_run_with_nothing_to_judge_by_writes_no_number_that_json_does_not_know(tmp_path: Path, narrow: None) -> None:
+    result = loop.fit([case("A")], tmp_path, OPTIONS)
+    curve = json.loads((tmp_path / "curve.json").read_text(), parse_constant=pytest.fail)
+    assert [point["dice"] for point in curve] == [None] * 4
+    assert result.best_dice is None
+    learning_curve(tmp_path / "curve.json", tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 5_000
+
+
+def test_what_is_kept_is_the_mean_of_the_best_check_and_the_last(tmp_path: Path, narrow: None) -> None:
+    patients = [case(f"P{n}") for n in range(4)]
+    fold = cases.fold_of("P0")
+    for each in cases.split(patients, fold)[1]:
+        each.mask[:] = False  # the first check, with nothing learnt, stays the best
+    options = loop.Options(network="narrow", batch=2, epochs=4, checks=3, patience=99, seed=5, fold=fold)
+    result = loop.fit(patients, tmp_path, options)
+    kept, best = store.tensors_of(result.weights), store.tensors_of(tmp_path / "best.safetensors")
+    last = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["averaged"]
+    moved = [name for name in last if last[name].is_floating_point() and not torch.allclose(best[name], last[name])]
+    assert moved
+    for name in moved:
+        assert torch.allclose(kept[name], (best[name] + last[name]) / 2, rtol=1e-3, atol=1e-4)
+
+
+def test_the_shipped_members_are_the_mean_of_their_two_sources(tmp_path: Path) -> None:
+    runs = [ROOT / "runs" / name for name in ("fa", "fb")]
+    if not all((run / "checkpoint.pt").exists() and (run / "best.safetensors").exists() for run in runs):
+        pytest.skip("the runs that made the shipped weights are not here")
+    shipped = load_file(CARD.with_suffix(".safetensors"))
+    for place, run in enumerate(runs):
+        net = NETWORKS["squeeze"](len(CHANNELS))
+        net.load_state_dict(torch.load(run / "checkpoint.pt", weights_only=True)["averaged"])
+        store.save(loop.mean_of(run / "best.safetensors", net), tmp_path / "m.safetensors", {})
+        made = load_file(tmp_path / "m.safetensors")
+        assert len(made) * 2 == len(shipped)
+        assert all(torch.equal(value, shipped[f"{place}.{name}"]) for name, value in made.items())
+
+
+@pytest.mark.parametrize(("name", "value"), [("network", "residual"), ("fold", 3), ("seed", 8), ("batch", 4)])
+def test_a_run_does_not_go_on_from_a_checkpoint_of_another(
+    tmp_path: Path, narrow: None, name: str, value: str | int
+) -> None:
+    loop.fit([case("A")], tmp_path, replace(OPTIONS, epochs=1))
+    before = (tmp_path / "options.json").read_bytes()
+    with pytest.raises(loop.OtherRun, match=name):
+        loop.fit([case("A")], tmp_path, replace(OPTIONS, **{name: value}), resume=True)
+    assert (tmp_path / "options.json").read_bytes() == before
+
+
+def test_a_run_that_begins_anew_leaves_no_older_checkpoint_to_go_on_from(tmp_path: Path, narrow: None) -> None:
+    def kill(_: loop.Progress) -> None:
+        raise KeyboardInterrupt
+
+    loop.fit([case("A")], tmp_path, replace(OPTIONS, epochs=1))
+    other = replace(OPTIONS, epochs=8, checks=1, seed=9)  # 26 steps: it says how it stands at 25, before its check
+    with pytest.raises(KeyboardInterrupt):
+        loop.fit([case("A")], tmp_path, other, progress=kill)
+    loop.fit([case("A")], tmp_path, other, resume=True)
+    assert pack.facts_of(tmp_path / "weights.safetensors")["seed"] == "9"
+
+
+def test_members_say_which_fold_they_left_out_and_ship_holds_them_to_it(tmp_path: Path, narrow: None) -> None:
+    member = loop.fit([case("A")], tmp_path, replace(OPTIONS, epochs=1, fold=2)).weights
+    assert pack.facts_of(member) == {"network": "narrow", "fold": "2", "seed": "7"}
+    assert ship.members_of([f"2={member}"]) == {2: member}
+    with pytest.raises(ship.SeenPatients, match="left out the fold 2, not 1"):
+        ship.members_of([f"1={member}"])
+    with pytest.raises(ship.SeenPatients, match="two members"):
+        ship.members_of([f"2={member}", f"2={member}"])
+    store.save(NETWORKS["narrow"](8), tmp_path / "unknown.safetensors", {"network": "narrow"})
+    with pytest.raises(ship.SeenPatients, match="unknown"):
+        ship.members_of([f"2={tmp_path / 'unknown.safetensors'}"])
 
 
 def test_an_encoder_of_three_channels_is_spread_over_ours() -> None:
@@ -219,13 +298,19 @@ def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
         list(labelled_studies(tmp_path, tmp_path))
 
 
-def labelled_phantom(folder: Path) -> None:
+def test_an_index_without_its_columns_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "index.csv").write_text("study_uid,file,patient_id\n1.2,a.dcm,P1\n")
+    with pytest.raises(NoLabels, match="no column sop_uid, mask, institution, split"):
+        list(labelled_studies(tmp_path, tmp_path))
+
+
+def labelled_phantom(folder: Path, *, slices: int = 20) -> None:
     """One synthetic study with its index and its masks, as ``train`` and ``evaluate`` take them."""
     import pydicom
 
     from pipelines.synthetic import brain_mr
 
-    truth = brain_mr(folder / "study", seed=21, lesion="random", slices=20, matrix=128)
+    truth = brain_mr(folder / "study", seed=21, lesion="random", slices=slices, matrix=128)
     rows = []
     for file in truth.files:
         header = pydicom.dcmread(file, stop_before_pixels=True)
@@ -257,6 +342,7 @@ def test_an_evaluation_reports_every_patient_and_every_missing_sequence(tmp_path
     report = evaluate(BrainTumour(), tmp_path, "dev", tmp_path / "out", labels=tmp_path)
     assert report["dice"]["n"] == 1
     assert report["dice"]["mean"] > 0.7
+    assert report["weights_sha256"] == json.loads(CARD.read_text())["sha256"]
     assert [each["n"] for each in report["by_sequences"]] == [1, 1, 1, 1]
     assert json.loads((tmp_path / "out/report.json").read_text()) == report
     page = (tmp_path / "out/report.md").read_text()
@@ -274,3 +360,78 @@ def test_the_dice_that_is_searched_is_that_of_the_mask_that_is_kept() -> None:
     for smallest, share in ((0, 0.0), (3, 0.0), (0, 0.02), (10_000, 0.0)):
         kept = keep_components(mask, smallest=smallest, share=share)
         assert components.dice(smallest, share) == pytest.approx(metrics.dice(kept, truth))
+
+
+def test_a_study_that_is_not_read_counts_in_the_dice_and_not_in_the_volumes(tmp_path: Path) -> None:
+    from pipelines.mr_brain import BrainTumour
+
+    labelled_phantom(tmp_path, slices=8)
+    pipeline = BrainTumour()
+    report = evaluate(pipeline, tmp_path, "dev", tmp_path / "out", labels=tmp_path)
+    assert (report["n_unread"], report["dice"]["mean"]) == (1, 0.0)
+    assert report["volume_cm3"]["n"] == 0
+    assert report["seconds_median"] is None
+    page = (tmp_path / "out/report.md").read_text()
+    assert "Studies that were not read: 1" in page
+
+    read = Row("A", "XX", "all sequences", 3, 0.5, 0.5, 9.0, 12.0, 10.0, 0.9, 4.0)
+    unread = Row("B", "XX", "all sequences", 3, 0.0, 0.0, np.inf, 0.0, 0.0, 0.0, 0.0, status="withheld: too few slices")
+    both = summary([read, unread], pipeline, "dev")
+    assert both["n_unread"] == 1
+    assert both["dice"]["mean"] == 0.25
+    assert both["volume_cm3"]["mean_difference"] == pytest.approx(2.0)
+    assert both["seconds_median"] == 4.0
+
+
+def test_of_fewer_than_three_patients_there_is_no_interval() -> None:
+    from pipelines.mr_brain import BrainTumour
+
+    rows = [Row(f"P{n}", "XX", "all sequences", 3, 0.5, 0.5, 9.0, 12.0, 10.0, 0.9, 4.0) for n in range(3)]
+    pipeline = BrainTumour()
+    assert summary(rows, pipeline, "dev")["dice"]["interval"] is not None
+    few = summary(rows[:2], pipeline, "dev")
+    assert few["dice"]["interval"] is None
+    assert "| volume Dice | 2 | 0.500 | – | 0.500 | 0.500 |" in markdown(few)
+
+
+@pytest.mark.parametrize("fault", ["too few slices", "a mask is missing", "a mask of another size"])
+def test_a_patient_that_does_not_serve_is_left_out_of_training_and_said(tmp_path: Path, fault: str) -> None:
+    labelled_phantom(tmp_path, slices=8 if fault == "too few slices" else 20)
+    mask = next(tmp_path.glob("mask*.png"))
+    if fault == "a mask is missing":
+        mask.unlink()
+    elif fault == "a mask of another size":
+        Image.fromarray(np.ones((5, 5), np.uint8)).save(mask)
+    notes: list[str] = []
+    prepare_all(tmp_path, tmp_path, tmp_path / "cases", wanted="dev", phantoms=0, said=notes.append)
+    assert len(notes) == 1
+    assert notes[0].startswith("SYN-0001 is left out: ")
+    assert cases.load(tmp_path / "cases") == ()
+
+
+def test_only_patients_of_the_split_train_are_trained_on(tmp_path: Path) -> None:
+    for patient in ("P1", "P2"):
+        case(patient).save(tmp_path / "cases")
+    for patient, split in (("P1", "train"), ("P2", "dev")):
+        with (tmp_path / "index.csv").open("a") as file:
+            if patient == "P1":
+                file.write("study_uid,sop_uid,file,mask,patient_id,institution,split\n")
+            file.write(f"1.{patient[1]},1.2,a/b/c.dcm,,{patient},XX,{split}\n")
+    assert [each.patient for each in _of_train(tmp_path / "cases", tmp_path)] == ["P1"]
+
+
+def test_the_model_card_says_what_the_files_beside_it_say() -> None:
+    held, text = json.loads(CARD.read_text()), CARD.with_suffix(".md").read_text()
+    report = json.loads((ROOT / "benchmarks/mr_brain_dev.json").read_text())
+    assert held["sha256"] == report["weights_sha256"]
+    assert held["sha256"] in text
+    assert f"Probability above {held['threshold']:g}," in text
+    assert f"from a certainty of {held['present_from']:g};" in text
+    dropped = f"components below {held['smallest_cm3']:g} cm³ or below {held['smallest_share']:.0%} of the largest"
+    assert dropped in text
+    for name, key in (("Volume Dice", "dice"), ("Surface Dice at 2 mm (nominal)", "surface_dice_2mm")):
+        low, high = report[key]["interval"]
+        assert f"* {name}: {report[key]['mean']:.3f} ({low:.3f} to {high:.3f})" in text
+    for each in report["by_institution"]:
+        span = "–" if each["interval"] is None else "{:.3f} to {:.3f}".format(*each["interval"])
+        assert f"| {each['institution']} | {each['n']} | {each['mean']:.3f} | {span} | {each['worst']:.3f} |" in text

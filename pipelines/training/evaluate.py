@@ -1,7 +1,8 @@
 """What a pipeline is worth on labelled studies: overlap and surface by patient, subgroups, missing sequences, pictures.
 
 Goes the way of the product: DICOM in, the pipeline's own Findings out. Every interval is 95 %, by 2,000 resamples of
-the patients. It chooses nothing: operating points come from ``operate``, before these patients are opened.
+the patients. It chooses nothing: operating points come from ``operate``. How often a split has been opened before, it
+cannot know: the model card says it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.base import Findings, Pipeline, UnsuitableStudy, WithheldStudy
+from pipelines.mr_brain import voxel_cm3
 from pipelines.mr_sequences import T1_POST, T1_PRE, role
 from pipelines.study import Study
 from pipelines.training.metrics import dice, hausdorff95, interval, surface_dice
@@ -23,6 +25,8 @@ from pipelines.training.pictures import Slice, gallery
 from pipelines.training.prepare import Labelled, labelled_studies
 from pipelines.training.report import markdown
 
+READ = "read"
+FEWEST_FOR_INTERVAL = 3  # of one or two patients the resamples say nothing
 TOLERANCE_MM = 2.0  # of the surface Dice
 REMOVED: dict[str, frozenset[str]] = {
     "all sequences": frozenset(),
@@ -47,7 +51,7 @@ class Row:
     reference_cm3: float
     certainty: float
     seconds: float
-    status: str = "read"
+    status: str = READ  # or the sentence why it was not read
 
 
 def evaluate(
@@ -92,7 +96,10 @@ def without(study: Study, removed: frozenset[str]) -> Study:
 
 
 def read_one(pipeline: Pipeline, labelled: Labelled, condition: str) -> tuple[Row, Slice | None]:
-    """A study that the pipeline does not read counts as Dice 0: leaving it out would flatter."""
+    """A study that the pipeline does not read counts as Dice 0: leaving it out would flatter.
+
+    Of its volume and its time nothing is known, so ``summary`` leaves it out there.
+    """
     blank = Row(labelled.patient, labelled.institution, condition, len(labelled.study.series), 0, 0, np.inf, 0, 0, 0, 0)
     try:
         answer = pipeline(labelled.study)[0]
@@ -101,7 +108,7 @@ def read_one(pipeline: Pipeline, labelled: Labelled, condition: str) -> tuple[Ro
     truth = labelled.truth(answer.series)
     ours = _mask_of(answer, truth.shape)
     spacing = answer.series.spacing or (1.0, 1.0, 1.0)
-    voxel = float(np.prod(spacing)) / 1000
+    voxel = voxel_cm3(answer.series)
     row = replace(
         blank,
         dice=dice(ours, truth),
@@ -134,12 +141,13 @@ def summary(rows: Sequence[Row], pipeline: Pipeline, split: str) -> dict[str, An
         {"institution": name, **_statistics(row.dice for row in full if row.institution == name)}
         for name in institutions
     ]
-    differences = [row.volume_cm3 - row.reference_cm3 for row in full]
+    was_read = [row for row in full if row.status == READ]
     return {
         "pipeline": pipeline.algorithm.name,
         "version": pipeline.algorithm.version,
-        "weights_sha256": pipeline.algorithm.weights_digest,
+        "weights_sha256": _weights_sha256(pipeline),
         "split": split,
+        "n_unread": len(full) - len(was_read),
         "dice": _statistics(row.dice for row in full),
         "surface_dice_2mm": _statistics(row.surface_dice for row in full),
         "hausdorff95_mm": {"median": _finite(float(np.median([row.hausdorff95_mm for row in full])))},
@@ -152,28 +160,42 @@ def summary(rows: Sequence[Row], pipeline: Pipeline, split: str) -> dict[str, An
             for name in REMOVED
         ],
         "missing_in_source": _statistics(row.dice for row in full if row.sequences < 3),
-        "volume_cm3": {
-            "mean_difference": float(np.mean(differences)),
-            "limits_of_agreement": [float(np.mean(differences) + k * 1.96 * np.std(differences)) for k in (-1, 1)],
-            "median_absolute_difference": float(np.median(np.abs(differences))),
-        },
-        "seconds_median": float(np.median([row.seconds for row in full])),
+        "volume_cm3": _agreement([row.volume_cm3 - row.reference_cm3 for row in was_read]),
+        "seconds_median": float(np.median([row.seconds for row in was_read])) if was_read else None,
         "patients": [{key: _finite(value) for key, value in asdict(row).items()} for row in rows],
         "spacing": "nominal where the source has lost it: cm3 and mm are then relative",
     }
+
+
+def _weights_sha256(pipeline: Pipeline) -> str:
+    """Of the weights file where the pipeline has a card; its algorithm's digest may cover the card too."""
+    card = getattr(pipeline, "card", None)
+    return str(getattr(card, "sha256", pipeline.algorithm.weights_digest))
 
 
 def _statistics(values: Iterable[float]) -> dict[str, Any]:
     held = list(values)
     if not held:
         return {"n": 0, "mean": None, "median": None, "worst": None, "interval": None}
-    low, high = interval(held)
     return {
         "n": len(held),
         "mean": float(np.mean(held)),
         "median": float(np.median(held)),
         "worst": float(np.min(held)),
-        "interval": [low, high],
+        "interval": list(interval(held)) if len(held) >= FEWEST_FOR_INTERVAL else None,
+    }
+
+
+def _agreement(differences: Sequence[float]) -> dict[str, Any]:
+    """Bland and Altman's, of the studies that were read."""
+    if not differences:
+        return {"n": 0, "mean_difference": None, "limits_of_agreement": None, "median_absolute_difference": None}
+    mean, spread = float(np.mean(differences)), 1.96 * float(np.std(differences))
+    return {
+        "n": len(differences),
+        "mean_difference": mean,
+        "limits_of_agreement": [mean - spread, mean + spread],
+        "median_absolute_difference": float(np.median(np.abs(differences))),
     }
 
 

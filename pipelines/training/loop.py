@@ -1,8 +1,9 @@
 """The training loop, from the first batch to the averaged weights; killed at any moment, it goes on where it was.
 
-The learning rate follows the share of the budget that is spent (of seconds, or of epochs), so a run always ends with
-its rate at zero. It reads prepared cases; DICOM is read in ``prepare``, and what the result is
-worth in ``evaluate``.
+The learning rate follows the share of the budget that is spent (of seconds, or of epochs), so it is zero at the end of
+a run that spends all of it, and not of one that is killed or stops early. What is kept is the mean of two: the averaged
+weights at the best check on the fold, and those at the last check. It reads prepared cases; DICOM is read in
+``prepare``, and what the result is worth in ``evaluate``.
 """
 
 from __future__ import annotations
@@ -28,9 +29,18 @@ from pipelines.training.cases import Case, split
 from pipelines.training.metrics import dice
 
 
+class OtherRun(ValueError):
+    """The checkpoint to go on from is of a run with other options."""
+
+
 @dataclass(frozen=True)
 class Options:
-    """What a run is; two runs with equal options and cases give equal weights where ``epochs`` is the budget."""
+    """What a run is.
+
+    Two runs with equal options and cases give equal weights only where ``epochs`` is the budget, on one machine with
+    one number of threads. An epoch is as many draws of slices with a lesion as there are such slices; they are drawn
+    with replacement, so one may come up more often than another.
+    """
 
     network: str = "squeeze"
     batch: int = 16
@@ -61,8 +71,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class TrainResult:
-    weights: Path
-    best_dice: float | None
+    """What came of a run."""
+
+    weights: Path  # the mean of the averaged weights at the best check and at the last
+    best_dice: float | None  # on the fold, of the averaged weights at the best check: not of that mean
     steps: int
     seconds: float
 
@@ -79,7 +91,7 @@ class _State:
     best: float | None = None
     checked: int = 0  # the last check that was made
     since_best: int = 0
-    curve: list[dict[str, float]] = field(default_factory=list)
+    curve: list[dict[str, float | None]] = field(default_factory=list)
 
     def save(self, file: Path) -> None:
         part = file.with_suffix(".part")
@@ -109,13 +121,22 @@ def fit(
     resume: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> TrainResult:
-    """Train on ``cases`` less the fold; write ``weights.safetensors`` and ``curve.json`` into ``out``."""
+    """Train on ``cases`` less the fold; write ``weights.safetensors`` and ``curve.json`` into ``out``.
+
+    Raises:
+        OtherRun: If the checkpoint to resume is of a run with another network, fold, seed or batch.
+    """
     training, judged = split(cases, options.fold)
     out.mkdir(parents=True, exist_ok=True)
+    checkpoint, weights, best = out / "checkpoint.pt", out / "weights.safetensors", out / "best.safetensors"
+    goes_on = resume and checkpoint.exists()
+    if goes_on:
+        _refuse_another(out / "options.json", options)
+    else:
+        checkpoint.unlink(missing_ok=True)  # or a later resume would take it for one of this run
     (out / "options.json").write_text(json.dumps(asdict(options), indent=1))
     state = _start(options, init)
-    checkpoint, weights = out / "checkpoint.pt", out / "weights.safetensors"
-    if resume and checkpoint.exists():
+    if goes_on:
         state.load(checkpoint)
     sampler = Sampler(training, options.batch, options.seed)
     positives = sum(int(case.mask.flatten(1).any(1).sum()) for case in training)
@@ -132,7 +153,8 @@ def fit(
         share = _share(state, options, total)
         if (check := int(share * options.checks)) > state.checked:
             state.checked = check
-            score = _check(state, judged, options, weights)
+            score = _check(state, judged, options, best)
+            store.save(mean_of(best, state.averaged), weights, _facts(options))
             mean_loss = sum(losses) / len(losses)
             losses = []
             state.curve.append({"step": state.step, "seconds": state.seconds, "loss": mean_loss, "dice": score})
@@ -142,6 +164,33 @@ def fit(
             if judged and state.since_best >= options.patience:
                 break
     return TrainResult(weights, state.best, state.step, state.seconds)
+
+
+def _refuse_another(file: Path, options: Options) -> None:
+    """The budget may be extended on the way; what is learnt, and by whom it is judged, may not change."""
+    held = json.loads(file.read_text()) if file.exists() else {}
+    for name in ("network", "fold", "seed", "batch"):
+        if name not in held or held[name] != getattr(options, name):
+            raise OtherRun(
+                f"the checkpoint in {file.parent} is of a run with {name} {held.get(name, 'unknown')}, "
+                f"not {getattr(options, name)}: it cannot go on from there"
+            )
+
+
+def _facts(options: Options) -> dict[str, str]:
+    """What the weights' own header says: ``ship`` must know which patients a member has not seen."""
+    fold = "none" if options.fold is None else str(options.fold)
+    return {"network": options.network, "fold": fold, "seed": str(options.seed)}
+
+
+def mean_of(best: Path, last: nn.Module) -> nn.Module:
+    """A network half way between weights on disk and ``last``: flatter, so steadier on new patients (Izmailov 2018)."""
+    mean, earlier = copy.deepcopy(last), store.tensors_of(best)
+    with torch.no_grad():
+        for name, value in mean.state_dict().items():
+            if value.is_floating_point():
+                value.add_(earlier[name]).div_(2)
+    return mean
 
 
 def _start(options: Options, init: Path | None) -> _State:
@@ -204,13 +253,13 @@ def _loss(logits: list[Tensor], masks: Tensor) -> Tensor:
     return total
 
 
-def _check(state: _State, judged: Sequence[Case], options: Options, weights: Path) -> float:
+def _check(state: _State, judged: Sequence[Case], options: Options, best: Path) -> float | None:
     """Judge the averaged weights on the fold and keep them when they are the best; without a fold, always."""
     scores = [dice(predict(state.averaged, case.images).numpy() > 0.5, case.mask.numpy()) for case in judged]
-    score = sum(scores) / len(scores) if scores else float("nan")
-    if not judged or state.best is None or score > state.best:
-        store.save(state.averaged, weights, {"network": options.network})
-        state.best, state.since_best = (score if judged else None), 0
+    score = sum(scores) / len(scores) if scores else None
+    if score is None or state.best is None or score > state.best:
+        store.save(state.averaged, best, _facts(options))
+        state.best, state.since_best = score, 0
     else:
         state.since_best += 1
     return score

@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage, optimize
 
+from pipelines.base import UnsuitableStudy, WithheldStudy
 from pipelines.mr_brain import BrainTumour, Prepared, lesion_score, prepare, voxel_cm3
 from pipelines.training.cases import fold_of
 from pipelines.training.pack import OperatingPoint, pack
-from pipelines.training.prepare import Labelled, labelled_studies
+from pipelines.training.prepare import Labelled, NoLabels, labelled_studies
 
 THRESHOLDS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 SMALLEST_CM3 = (0.1, 0.2, 0.5, 1.0)  # a few voxels are no finding
@@ -74,10 +75,15 @@ def judge_folds(
     judged = []
     with tempfile.TemporaryDirectory() as folder:
         pipelines = {fold: _alone(member, Path(folder, f"{fold}.json")) for fold, member in members.items()}
-        for labelled in labelled_studies(data, labels, wanted="train"):
-            if (fold := fold_of(labelled.patient)) in pipelines:
+        for labelled in labelled_studies(data, labels, wanted="train", left_out=said):
+            if (fold := fold_of(labelled.patient)) not in pipelines:
+                continue
+            try:
                 judged.append(judge(labelled, pipelines[fold].probabilities))
-                said(f"judged {labelled.patient}")
+            except (UnsuitableStudy, WithheldStudy, NoLabels) as reason:
+                said(f"{labelled.patient} is left out: {reason}")  # as it was from training
+                continue
+            said(f"judged {labelled.patient}")
     return judged
 
 

@@ -36,6 +36,19 @@ class OperatingPoint:
     present_from: float
 
 
+def facts_of(member: Path) -> dict[str, str]:
+    """What the header of a member's weights says: its network, and the fold that it left out and its seed.
+
+    Raises:
+        ValueError: If they do not say of which network they are.
+    """
+    with safe_open(member, framework="pt") as held:
+        facts: dict[str, str] = held.metadata() or {}
+    if "network" not in facts:
+        raise ValueError(f"the weights {member} do not say of which network they are: they are not of `train`")
+    return facts
+
+
 def pack(members: Sequence[Path], card: Path, point: OperatingPoint, *, name: str, version: str) -> Path:
     """Write ``card`` (JSON) and the weights beside it; members' tensors are named ``0.…``, ``1.…``.
 
@@ -45,8 +58,7 @@ def pack(members: Sequence[Path], card: Path, point: OperatingPoint, *, name: st
     tensors: dict[str, Tensor] = {}
     networks: list[str] = []
     for place, member in enumerate(members):
-        with safe_open(member, framework="pt") as held:
-            networks.append(held.metadata()["network"])
+        networks.append(facts_of(member)["network"])
         tensors |= {f"{place}.{key}": value for key, value in load_file(member).items()}
     weights = card.with_suffix(".safetensors")
     part = weights.with_suffix(".part")

@@ -30,11 +30,11 @@ def learning_curve(curve: Path, out: Path) -> None:
     minutes = [point["seconds"] / 60 for point in points]
     left.plot(minutes, [point["loss"] for point in points], color="tab:gray", label="training loss")
     left.set(xlabel="minutes", ylabel="loss")
-    right = left.twinx()
-    right.plot(
-        minutes, [point["dice"] for point in points], color="tab:blue", marker="o", label="volume Dice on the fold"
-    )
-    right.set(ylabel="mean volume Dice", ylim=(0, 1))
+    judged = [(point["seconds"] / 60, point["dice"]) for point in points if point["dice"] is not None]
+    if judged:
+        right = left.twinx()
+        right.plot(*zip(*judged, strict=True), color="tab:blue", marker="o", label="volume Dice on the fold")
+        right.set(ylabel="mean volume Dice", ylim=(0, 1))
     figure.legend(loc="lower right", bbox_to_anchor=(0.9, 0.15))
     figure.savefig(out, dpi=110)
     plt.close(figure)

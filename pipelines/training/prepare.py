@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines import imaging, mr_brain
+from pipelines.base import UnsuitableStudy, WithheldStudy
 from pipelines.series import Series
 from pipelines.study import Study, read_folder
 from pipelines.synthetic import brain_mr
 from pipelines.training.cases import Case
 
+COLUMNS = ("study_uid", "sop_uid", "file", "mask", "patient_id", "institution", "split")
+
 
 class NoLabels(ValueError):
-    """The data folder holds nothing to learn from; the sentence says what was looked for."""
+    """The data folder, or one study of it, holds nothing to learn from; the sentence says what was looked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,42 +42,74 @@ class Labelled:
     def truth(self, series: Series) -> NDArray[np.bool_]:
         """bool (frames, rows, columns) on the grid of ``series``."""
         empty = np.zeros((int(series.header.Rows), int(series.header.Columns)), bool)
-        return np.stack([self.masks.get(str(frame.instance.SOPInstanceUID), empty) for frame in series.frames])
+        masks = [self.masks.get(str(frame.instance.SOPInstanceUID), empty) for frame in series.frames]
+        for mask in masks:
+            if mask.shape != empty.shape:
+                raise NoLabels(f"a mask of {self.patient} is {mask.shape}, its slice {empty.shape}")
+        return np.stack(masks)
 
 
-def labelled_studies(data: Path, labels: Path, *, wanted: str | None = None) -> Iterator[Labelled]:
-    """Studies of a DICOM folder with its ``index.csv``, one after the other.
-
-    Args:
-        data: Holds ``index.csv`` with a row per instance: study_uid, sop_uid, file, mask, patient_id, institution,
-            split.
-        labels: The folder that the paths in ``mask`` start from; a picture above 0 where the lesion is.
-        wanted: Only rows of this split.
+def index_rows(data: Path, *, wanted: str | None = None) -> list[dict[str, str]]:
+    """Rows of ``index.csv`` in ``data``, of one split alone if it is ``wanted``.
 
     Raises:
-        NoLabels: If there is no index, or no row of that split.
+        NoLabels: If there is no index, a column is missing, or there is no row of that split.
     """
     index = data / "index.csv"
     if not index.is_file():
         raise NoLabels(f"{data} has no index.csv that says which mask belongs to which instance")
     with index.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if wanted in (None, row["split"])]
+        reader = csv.DictReader(file)
+        if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
+            raise NoLabels(f"{index} has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)}")
+        rows = [row for row in reader if wanted in (None, row["split"])]
     if not rows:
         raise NoLabels(f"{index} has no row of the split {wanted!r}")
+    return rows
+
+
+def labelled_studies(
+    data: Path, labels: Path, *, wanted: str | None = None, left_out: Callable[[str], None] | None = None
+) -> Iterator[Labelled]:
+    """Studies of a DICOM folder with its ``index.csv``, one after the other.
+
+    Args:
+        data: Holds ``index.csv`` with a row per instance and the ``COLUMNS``.
+        labels: The folder that the paths in ``mask`` start from; a picture above 0 where the lesion is.
+        wanted: Only rows of this split.
+        left_out: Told why a study is left out that, or a mask of which, cannot be read; without it that raises.
+
+    Raises:
+        NoLabels: If the index does not serve (``index_rows``), or a study or mask cannot be read.
+    """
     by_study: dict[str, list[dict[str, str]]] = {}
-    for row in rows:
+    for row in index_rows(data, wanted=wanted):
         by_study.setdefault(row["study_uid"], []).append(row)
     for uid, own in by_study.items():
-        studies, _ = read_folder((data / own[0]["file"]).parents[1])
-        study = next((each for each in studies if each.uid == uid), None)
-        if study is None:
-            raise NoLabels(f"the study of {own[0]['file']} cannot be read")
-        masks = {row["sop_uid"]: _mask(labels / row["mask"]) for row in own if row["mask"]}
-        yield Labelled(own[0]["patient_id"], own[0]["institution"], study, masks)
+        try:
+            labelled = _labelled(uid, own, data, labels)
+        except NoLabels as reason:
+            if left_out is None:
+                raise
+            left_out(f"{own[0]['patient_id']} is left out: {reason}")
+            continue
+        yield labelled
+
+
+def _labelled(uid: str, own: list[dict[str, str]], data: Path, labels: Path) -> Labelled:
+    studies, _ = read_folder((data / own[0]["file"]).parents[1])
+    study = next((each for each in studies if each.uid == uid), None)
+    if study is None:
+        raise NoLabels(f"the study of {own[0]['file']} cannot be read")
+    masks = {row["sop_uid"]: _mask(labels / row["mask"]) for row in own if row["mask"]}
+    return Labelled(own[0]["patient_id"], own[0]["institution"], study, masks)
 
 
 def _mask(file: Path) -> NDArray[np.bool_]:
-    return np.asarray(Image.open(file)) > 0
+    try:
+        return np.asarray(Image.open(file)) > 0
+    except OSError as error:
+        raise NoLabels(f"the mask {file} cannot be read: {error.strerror or 'it is no picture'}") from error
 
 
 def case_of(labelled: Labelled) -> Case:
@@ -104,11 +139,16 @@ def synthetic_cases(count: int, *, seed: int = 0) -> Iterator[Case]:
 def prepare_all(
     data: Path, labels: Path, cache: Path, *, wanted: str = "train", phantoms: int = 16, said: Callable[[str], None]
 ) -> None:
-    """Fill ``cache`` with every case that is not there yet."""
-    for labelled in labelled_studies(data, labels, wanted=wanted):
-        if not (cache / f"{labelled.patient}.npz").exists():
+    """Fill ``cache`` with every case that is not there yet; a study that does not serve is left out, and said."""
+    for labelled in labelled_studies(data, labels, wanted=wanted, left_out=said):
+        if (cache / f"{labelled.patient}.npz").exists():
+            continue
+        try:
             case_of(labelled).save(cache)
-            said(f"prepared {labelled.patient}")
+        except (UnsuitableStudy, WithheldStudy, NoLabels) as reason:
+            said(f"{labelled.patient} is left out: {reason}")
+            continue
+        said(f"prepared {labelled.patient}")
     if len(list(cache.glob("SYN-*.npz"))) < phantoms:
         for case in synthetic_cases(phantoms):
             case.save(cache)

@@ -7,13 +7,12 @@ from typing import Any
 
 
 def markdown(report: dict[str, Any]) -> str:
-    volume = report["volume_cm3"]
-    low, high = volume["limits_of_agreement"]
     full = [row for row in report["patients"] if row["condition"] == "all sequences"]
     parts = [
         f"# {report['pipeline']} {report['version']} on the split `{report['split']}`",
         f"Weights SHA-256 `{report['weights_sha256']}`. Intervals are 95 %, 2,000 bootstrap resamples by patient. "
-        f"Spacing: {report['spacing']}.",
+        f"Spacing: {report['spacing']}. Studies that were not read: {report['n_unread']}; they count as Dice 0, and "
+        "not in volumes and times.",
         "## Overlap with the reference",
         _table(
             ("", "n", "mean", "95 %", "median", "worst"),
@@ -36,8 +35,7 @@ def markdown(report: dict[str, Any]) -> str:
         ),
         f"Patients who lack a sequence in the source: {_sentence(report['missing_in_source'])}.",
         "## Volume",
-        f"Ours less the reference: {volume['mean_difference']:+.1f} cm³ on average, limits of agreement {low:+.1f} to "
-        f"{high:+.1f} cm³; median absolute difference {volume['median_absolute_difference']:.1f} cm³.",
+        _agreement(report["volume_cm3"]),
         "## Each patient, the worst first",
         _table(
             ("patient", "sequences", "Dice", "surface Dice", "ours cm³", "reference cm³", "certainty", "status"),
@@ -55,7 +53,7 @@ def markdown(report: dict[str, Any]) -> str:
                 for row in sorted(full, key=lambda each: each["dice"])
             ],
         ),
-        f"Median time for a study: {report['seconds_median']:.1f} s.",
+        f"Median time for a study: {_number(report['seconds_median'], 1)} s.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -63,9 +61,20 @@ def markdown(report: dict[str, Any]) -> str:
 def _cells(held: dict[str, Any]) -> tuple[str, ...]:
     if not held["n"]:
         return ("0", "–", "–", "–", "–")
-    low, high = held["interval"]
+    span = "–" if held["interval"] is None else "{:.3f} to {:.3f}".format(*held["interval"])
     mean, median, worst = (_number(held[key]) for key in ("mean", "median", "worst"))
-    return (str(held["n"]), mean, f"{low:.3f} to {high:.3f}", median, worst)
+    return (str(held["n"]), mean, span, median, worst)
+
+
+def _agreement(volume: dict[str, Any]) -> str:
+    if not volume["n"]:
+        return "No study was read."
+    low, high = volume["limits_of_agreement"]
+    return (
+        f"Ours less the reference, of the {volume['n']} that were read: {volume['mean_difference']:+.1f} cm³ on "
+        f"average, limits of agreement {low:+.1f} to {high:+.1f} cm³; median absolute difference "
+        f"{volume['median_absolute_difference']:.1f} cm³."
+    )
 
 
 def _sentence(held: dict[str, Any]) -> str:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipelines.training.metrics import dice
 from pipelines.training.operate import choose, judge_folds
-from pipelines.training.pack import pack
+from pipelines.training.pack import facts_of, pack
+
+
+class SeenPatients(ValueError):
+    """A member would be judged by patients that it was trained on, or one fold by two members."""
 
 
 def main() -> None:
@@ -28,17 +32,35 @@ def main() -> None:
     parser.add_argument("--card", type=Path, required=True, help="the JSON card to write; the weights lie beside it")
     parser.add_argument("--version", default="1.0.0")
     args = parser.parse_args()
-    members = {int(fold): Path(file) for fold, file in (each.split("=", 1) for each in args.member)}
-    judged = judge_folds(members, args.data, args.labels, said=lambda note: print(note, file=sys.stderr))  # noqa: T201
-    point, score = choose(judged)
-    plain = float(np.mean([_plain_dice(each.probability, each.truth) for each in judged]))
-    pack(list(members.values()), args.card, point, name="mr_brain", version=args.version)
+    try:
+        members = members_of(args.member)
+        judged = judge_folds(members, args.data, args.labels, said=lambda note: print(note, file=sys.stderr))  # noqa: T201
+        point, score = choose(judged)
+        pack(list(members.values()), args.card, point, name="mr_brain", version=args.version)
+    except ValueError as error:
+        parser.error(str(error))
+    plain = float(np.mean([dice(each.probability > 0.5, each.truth) for each in judged]))
     print(f"{len(judged)} patients, mean Dice {score:.3f} at {point} ({plain:.3f} at 0.5 without clean-up)")  # noqa: T201
 
 
-def _plain_dice(probability: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
+def members_of(given: Sequence[str]) -> dict[int, Path]:
+    """``FOLD=WEIGHTS`` each → fold: weights, in that order.
 
-    return dice(probability > 0.5, truth)
+    Raises:
+        SeenPatients: If the weights do not say that they left out that fold, or two are given for one fold.
+    """
+    members: dict[int, Path] = {}
+    for each in given:
+        fold, _, name = each.partition("=")
+        if not fold.isdigit() or not Path(name).is_file():
+            raise ValueError(f"--member {each}: FOLD=WEIGHTS, with a fold's number and a file that is there")
+        held = facts_of(Path(name)).get("fold", "unknown")
+        if held != str(int(fold)):
+            raise SeenPatients(f"{name} left out the fold {held}, not {fold}: its patients cannot judge it")
+        if int(fold) in members:
+            raise SeenPatients(f"two members left out the fold {fold}: one is judged by it, the other by nothing")
+        members[int(fold)] = Path(name)
+    return members
 
 
 if __name__ == "__main__":
