@@ -3,7 +3,7 @@
 How it can end:
 
     the pipeline read it, or said why not           DONE, and its report goes out (also "failed": that is said, too)
-    its child took too long or too much memory      FAILED, with the limit in the reason
+    its child took too long or too much memory      DONE, "failed": its report names the limit; FAILED without one
     its child crashed                               QUEUED again, at the third time QUARANTINED
     its files cannot be read                        FAILED
     the pipeline cannot be loaded                   QUEUED, with the reason, until it can
@@ -16,6 +16,7 @@ It reads no pixels and knows no broker; what it needs of either it is handed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import threading
@@ -29,7 +30,7 @@ from node import log
 from node.errors import LostClaim, NodeError, Unavailable
 from node.ledger import Claim, Job, JobState, Ledger
 from node.outcome import NO_ROOM, OUT_OF_MEMORY, complaint, evidence_of, make_names_durable, outcome_of, remove_older
-from node.warm import Child, ChildFault, Limits, NotWanted, PipelineFault, StudyFault, TookTooLong, TookTooMuch
+from node.warm import Child, ChildFault, Died, Limits, NotWanted, PipelineFault, StudyFault, TookTooLong, TookTooMuch
 
 LEASE_SECONDS = 30.0
 BEAT_SECONDS = 5.0
@@ -135,7 +136,7 @@ class Analysis:
         _events.info("claimed", job=job.id, study=job.study_uid, pipeline=job.pipeline, attempt=claim.attempt)
         folder = self._rules.evidence / job.key / str(claim.attempt)
         try:
-            reply = self._read(claim, folder)
+            reply = self._answer(claim, folder)
             self._finish(claim, folder, reply)
         except PipelineFault as fault:
             self._disable(job.use, str(fault))
@@ -152,14 +153,31 @@ class Analysis:
         except _NoRoom as fault:
             self._put_off(claim, str(fault), NO_ROOM_SECONDS)
         else:
-            remove_older(folder, self._rules.evidence, self._ledger.evidence(job.key))
+            with contextlib.suppress(Unavailable):  # what is left takes room and does no harm
+                remove_older(folder, self._rules.evidence, self._ledger.evidence(job.key))
             _events.info("done", job=job.id, study=job.study_uid, seconds=round(time.monotonic() - begun, 3))
             return
         shutil.rmtree(folder, ignore_errors=True)  # it has not become evidence
 
-    def _read(self, claim: Claim, folder: Path) -> dict[str, Any]:
+    def _answer(self, claim: Claim, folder: Path) -> dict[str, Any]:
+        """The reading; or, where it exceeds a limit, a report that says so: silence would look like no finding."""
+        ask = self._question(claim, folder)
+        try:
+            return self._read(claim, ask)
+        except (TookTooLong, TookTooMuch) as fault:
+            shutil.rmtree(folder, ignore_errors=True)
+            reason = f"{claim.job.pipeline} could not read the study: {fault}"
+            _events.error("failed", job=claim.job.id, study=claim.job.study_uid, reason=reason)
+            try:  # the child is a fresh one, for the other was killed
+                seconds = self._rules.time_limit_seconds
+                return self._child.report(ask | {"reason": reason}, seconds=seconds, wanted=_Wanted(self, claim))
+            except (PipelineFault, StudyFault, Died, TookTooLong, TookTooMuch) as mute:
+                _events.warning("no report says that the reading failed", job=claim.job.id, reason=str(mute))
+                raise fault from None
+
+    def _question(self, claim: Claim, folder: Path) -> dict[str, Any]:
         job = claim.job
-        ask = {
+        return {
             "use": job.use,
             "name": job.pipeline,
             "study": job.study_uid,
@@ -169,6 +187,9 @@ class Analysis:
             "preset": job.preset,
             "predecessor": self._report_before(job),
         }
+
+    def _read(self, claim: Claim, ask: dict[str, Any]) -> dict[str, Any]:
+        job = claim.job
         reply = self._ask(self._child, claim, ask)
         if complaint(reply, OUT_OF_MEMORY) and self._child.limits.device != "cpu":
             _events.warning("no room on the GPU: once more on the CPU", job=job.id, device=self._child.limits.device)

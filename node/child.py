@@ -10,6 +10,7 @@ are its parent's, which also watches its time and its memory (warm.py).
     {"do": "read", "use": …, "name": …, "study": …, "files": […],
      "out": …, "job": …, "preset": …, "predecessor": [sop, series] | null}
                                  → {"runs": […], "refused": […]} | {"fault": …}
+    {"do": "report", "reason": …} and the rest as for "read"            → the same: one run that failed, and its report
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ import os
 import resource
 import sys
 import warnings
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pipelines import reading, registry
 from pipelines.base import Pipeline
-from pipelines.evidence import Predecessor
+from pipelines.evidence import NotEvaluated, Predecessor
+from pipelines.filing import Filing
 from pipelines.instance import one_sentence
 from pipelines.study import Study, read_files
 
@@ -58,6 +61,8 @@ def answer(ask: Ask, pipelines: dict[str, Pipeline], threads: int) -> dict[str, 
                 return {}
             case "read":
                 return _read(ask, _loaded(ask["use"], pipelines, threads))
+            case "report":
+                return _report(ask, _loaded(ask["use"], pipelines, threads))
             case other:
                 raise Fault(f"{other!r} is not something that can be asked")
     except Fault as fault:
@@ -83,9 +88,29 @@ def _read(ask: Ask, pipeline: Pipeline) -> dict[str, Any]:
         out=Path(ask["out"]),
         job=ask["job"],
         preset=ask["preset"],
-        predecessor=Predecessor(*ask["predecessor"]) if ask.get("predecessor") else None,
+        predecessor=_predecessor(ask),
     )
     return {"runs": [run.as_json() for run in runs], "refused": refused}
+
+
+def _report(ask: Ask, pipeline: Pipeline) -> dict[str, Any]:
+    """Say in a report why the study is not read, where the reading itself was killed before it could."""
+    study, refused = _study(ask["study"], [Path(file) for file in ask["files"]])
+    if study.mixed:
+        raise Fault(f"{study.mixed}; nothing is written under a name that may be the wrong one")
+    try:
+        algorithm = pipeline.algorithm
+        folder = Path(ask["out"]) / ask["name"]
+        place = Filing(study, algorithm, ask["job"], folder, ask["preset"], _predecessor(ask))
+        objects = place.put(NotEvaluated("failed", ask["reason"]), started=datetime.now().replace(microsecond=0))
+    except Exception as error:  # its words may name the patient
+        raise Fault(f"no report can be written: {type(error).__name__}") from error
+    run = reading.Run(ask["name"], algorithm.version, "failed", ask["reason"], objects=objects)
+    return {"runs": [run.as_json()], "refused": refused}
+
+
+def _predecessor(ask: Ask) -> Predecessor | None:
+    return Predecessor(*ask["predecessor"]) if ask.get("predecessor") else None
 
 
 def _study(uid: str, files: list[Path]) -> tuple[Study, list[str]]:

@@ -6,6 +6,7 @@ reads headers, one per series, and neither pixels nor evidence.
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ RING_SECONDS = 5.0
 FIRST_PATIENCE, LONGEST_PATIENCE = 10.0, 60.0  # until what was rung and not taken is rung again
 FULL = 1000  # bells of one priority that nobody has heard: more of them would only fill the broker
 _TRIES_PER_SERIES = 3
+_LASTING = (None, errno.EINVAL, errno.EISDIR)  # a parser's own, a place before the file's first byte, no file
 
 _events = log.get("clock")
 
@@ -136,7 +138,7 @@ def _may_pass(cause: BaseException | None, path: Path) -> bool:
     """Whether the disk is at fault and not the file: EIO, EMFILE, a mount that is absent (its folders are, too)."""
     if isinstance(cause, FileNotFoundError):
         return not path.parent.is_dir()
-    return isinstance(cause, OSError)
+    return isinstance(cause, OSError) and cause.errno not in _LASTING
 
 
 def _new_job(route: Route, why: str) -> NewJob:

@@ -126,8 +126,17 @@ class Child:
         Raises:
             PipelineFault, StudyFault, ChildFault: One sentence each.
         """
+        return self._do("read", ask, seconds, wanted)
+
+    def report(self, ask: dict[str, Any], *, seconds: float, wanted: Callable[[], bool]) -> dict[str, Any]:
+        """Have a report written that says, with the ``reason`` in ``ask``, why the study is not read; raises as
+        ``read`` does.
+        """
+        return self._do("report", ask, seconds, wanted)
+
+    def _do(self, what: str, ask: dict[str, Any], seconds: float, wanted: Callable[[], bool]) -> dict[str, Any]:
         self.load(ask["use"])
-        reply = self._ask({"do": "read"} | ask, seconds, wanted)
+        reply = self._ask({"do": what} | ask, seconds, wanted)
         if "fault" in reply:
             raise StudyFault(reply["fault"])
         return reply

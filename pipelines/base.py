@@ -43,8 +43,8 @@ class Algorithm:
         name: Algorithm Name (111001), the pipeline's own: ``mr_brain``.
         version: Algorithm Version (111003), as ``1.0.0``.
         family: From CID 7162, as ``Code("123110", "DCM", "Artificial Intelligence")``.
-        weights_digest: SHA-256 of the weights file in hexadecimal; the Device UID derives from it, so that
-            retraining changes it.
+        weights_digest: SHA-256, in hexadecimal, of the weights and of whatever else decides (operating points); the
+            Device UID derives from it, so that retraining changes it.
     """
 
     name: str

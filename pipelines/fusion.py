@@ -6,12 +6,16 @@ Geometry only: it reads no tags of acquisition and knows no network. Axes are (f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipelines.study import Series
+
+_Pixel = TypeVar("_Pixel", np.float32, np.bool_)
+EDGE = 0.5  # of a pixel or slice: so far a picture reaches beyond the centres of its outermost ones
 
 
 @dataclass(frozen=True)
@@ -21,13 +25,13 @@ class Turn:
     order: tuple[int, int, int]
     flipped: tuple[bool, bool, bool]  # of the turned axes
 
-    def there(self, volume: NDArray[np.float32]) -> NDArray[np.float32]:
-        turned: NDArray[np.float32] = np.flip(volume.transpose(self.order), self._flips)
+    def there(self, volume: NDArray[_Pixel]) -> NDArray[_Pixel]:
+        turned: NDArray[_Pixel] = np.flip(volume.transpose(self.order), self._flips)
         return turned
 
-    def back(self, volume: NDArray[np.float32]) -> NDArray[np.float32]:
-        own: NDArray[np.float32] = np.flip(volume, self._flips)
-        turned: NDArray[np.float32] = own.transpose([int(place) for place in np.argsort(self.order)])
+    def back(self, volume: NDArray[_Pixel]) -> NDArray[_Pixel]:
+        own: NDArray[_Pixel] = np.flip(volume, self._flips)
+        turned: NDArray[_Pixel] = own.transpose([int(place) for place in np.argsort(self.order)])
         return turned
 
     @property
@@ -49,17 +53,19 @@ def turn_of(series: Series) -> Turn:
     return Turn((order[0], order[1], order[2]), (flipped[0], flipped[1], flipped[2]))
 
 
-def onto(series: Series, target: Series) -> NDArray[np.float32] | None:
-    """``series`` on the grid of ``target``, 0 where it does not reach; None where geometry does not tell how.
+def onto(series: Series, target: Series) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
+    """``series`` on the grid of ``target``, and where it reaches; None where geometry does not tell how.
 
-    Slices at the same places are taken as they are; an even grid is interpolated linearly.
+    Slices at the same places are taken as they are; an even grid is interpolated linearly. Beyond its reach it is 0.
     """
     if not series.planes or not target.planes:
         return None
     volume = series.volume()
     same = _same_slices(series, target)
     if same is not None and volume.shape[1:] == (target.header.Rows, target.header.Columns):
-        return np.stack([np.zeros(volume.shape[1:], np.float32) if place < 0 else volume[place] for place in same])
+        taken = np.stack([np.zeros(volume.shape[1:], np.float32) if place < 0 else volume[place] for place in same])
+        reached = np.array([place >= 0 for place in same])[:, None, None]
+        return taken, np.broadcast_to(reached, taken.shape)
     to_mm = series.affine
     if to_mm is None or target.spacing is None:
         return None
@@ -67,6 +73,8 @@ def onto(series: Series, target: Series) -> NDArray[np.float32] | None:
     _, between_rows, between_columns = target.spacing
     rows, columns = np.mgrid[: int(target.header.Rows), : int(target.header.Columns)].astype(np.float64)
     out = np.empty((len(target.planes), *rows.shape), np.float32)
+    covered = np.empty(out.shape, bool)
+    last = np.array(volume.shape)[:, None, None] - 1.0
     for place, plane in enumerate(target.planes):
         along_row, along_column = np.array(plane.orientation).reshape(2, 3)
         mm = (
@@ -75,8 +83,10 @@ def onto(series: Series, target: Series) -> NDArray[np.float32] | None:
             + along_row[:, None, None] * columns * between_columns
         )
         index = np.tensordot(from_mm[:3, :3], mm, 1) + from_mm[:3, 3][:, None, None]
-        ndimage.map_coordinates(volume, index, output=out[place], order=1, mode="constant", cval=0.0)
-    return out
+        covered[place] = ((index >= -EDGE) & (index <= last + EDGE)).all(axis=0)
+        ndimage.map_coordinates(volume, np.clip(index, 0.0, last), output=out[place], order=1, mode="nearest")
+    out[~covered] = 0.0
+    return out, covered
 
 
 def _same_slices(series: Series, target: Series) -> list[int] | None:

@@ -81,6 +81,8 @@ def _largest_run(line: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def standardise(volume: NDArray[np.float32], head: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Z-score inside the head over the whole volume; the brightest and darkest percent have no say in it."""
     inside = volume[head]
+    if not inside.size or not np.isfinite(inside).all():
+        raise NoHead("a sequence is empty or has values that are no numbers")
     low, high = np.percentile(inside, (1.0, 99.0))
     inside = inside[(inside >= low) & (inside <= high)]
     spread = float(inside.std()) if inside.size else 0.0

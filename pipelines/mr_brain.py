@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from pydicom.sr.coding import Code
 
-from pipelines import imaging, mr_sequences
+from pipelines import geometry, imaging, mr_sequences
 from pipelines.base import Algorithm, Finding, Findings, Measurement, Segment, UnsuitableStudy, WithheldStudy
+from pipelines.doubles import without_doubles
 from pipelines.evidence import codes
 from pipelines.fusion import Turn, onto, turn_of
 from pipelines.models.ensemble import Card, Ensemble
@@ -30,10 +31,13 @@ WEIGHTS = Path(__file__).parent / "weights"
 CARD = WEIGHTS / "mr_brain-1.0.0.json"
 LABEL = "FLAIR abnormality"
 
-FEWEST_SLICES = 10  # trained on stacks of 19 to 87
+FEWEST_SLICES = 10  # trained on stacks of 12 to 62
+MOST_MISSING = 0.1  # of the slices of FLAIR; beyond it a volume in cm3 would be a guess
 SHORTEST_MM = 60.0  # of the head, foot to head; below it the head's size cannot be judged
 COARSEST_MM = 2.0  # in plane
 USUAL_STEP_MM = 5.0  # between slices of the training data; thinner stacks look further away for neighbours
+LEAST_COVERED = 0.5  # of the head by a T1 that is used
+WHOLLY_COVERED = 0.99  # below it a reader is told
 SCORE_PIXELS = 200  # the lesion score is the mean logit of so many brightest pixels of the probability map
 
 
@@ -75,11 +79,11 @@ class BrainTumour:
     @property
     def algorithm(self) -> Algorithm:
         family = Code("123110", "DCM", "Artificial Intelligence")
-        return Algorithm(self.card.name, self.card.version, family, self.card.sha256)
+        return Algorithm(self.card.name, self.card.version, family, self.card.digest)
 
     def __call__(self, study: Study) -> tuple[Findings, ...]:
         begun = time.perf_counter()
-        prepared = prepare(study)
+        prepared = prepare(study, most_missing=MOST_MISSING)
         loaded = time.perf_counter()
         canvas = self._networks.probabilities(prepared.images, step=prepared.step)
         finding = self._judge(prepared, canvas)
@@ -118,39 +122,55 @@ class BrainTumour:
         )
 
 
-def prepare(study: Study) -> Prepared:
-    """Find the sequences, fuse them and bring them onto the canvas.
+def prepare(study: Study, *, most_missing: float | None = None) -> Prepared:
+    """Find the sequences, fuse them and bring them onto the canvas. The first FLAIR that can be read is read.
+
+    Args:
+        most_missing: Share of FLAIR's slices that may be missing; None: any, as when training on thinned studies.
 
     Raises:
         UnsuitableStudy: If there is no FLAIR that can be read.
         WithheldStudy: If there is, but not such as the networks were trained on.
     """
-    flair = _flair_of(study)
+    refused: UnsuitableStudy | WithheldStudy | None = None
+    for found in mr_sequences.candidates(study, mr_sequences.FLAIR):
+        flair, doubled = without_doubles(found)
+        notes = [f"FLAIR: {doubled}"] if doubled else []
+        if refused:
+            notes.append(f"another FLAIR series was passed over: {refused}")
+        try:
+            _refuse(flair, most_missing)
+            return _prepared(study, flair, [*notes, *flair.faults])
+        except (UnsuitableStudy, WithheldStudy) as error:
+            refused = refused or error
+    raise refused or UnsuitableStudy(f"no FLAIR series of a head among {mr_sequences.description_of(study)}")
+
+
+def _prepared(study: Study, flair: Series, notes: list[str]) -> Prepared:
     turn = turn_of(flair)
-    try:
-        volumes: dict[str, NDArray[np.float32]] = {mr_sequences.FLAIR: turn.there(flair.volume())}
-        read, notes = [flair], list(flair.faults)
-        for name in (mr_sequences.T1_PRE, mr_sequences.T1_POST):
-            series, volume, note = _partner(study, name, flair)
-            notes += [note] if note else []
-            if series is not None and volume is not None:
-                volumes[name] = turn.there(volume)
-                read.append(series)
-    except BadPixels as error:
-        raise WithheldStudy(f"a series cannot be read: {error}") from error
-    shape = volumes[mr_sequences.FLAIR].shape
     between, rows, columns = _turned_spacing(flair, turn)
     try:
-        head = imaging.head_mask(volumes[mr_sequences.FLAIR])
+        volume = turn.there(flair.volume())
+        head = imaging.head_mask(volume)
         box = imaging.head_box(head, pixel_ratio=rows / columns)
-        images = torch.zeros(shape[0], len(imaging.SEQUENCES), *imaging.CANVAS)
-        for place, name in enumerate(imaging.SEQUENCES):
-            if name in volumes:
-                images[:, place] = imaging.cut(imaging.standardise(volumes[name], head), box)
+        scores = {mr_sequences.FLAIR: imaging.standardise(volume, head)}
+    except BadPixels as error:
+        raise WithheldStudy(f"the FLAIR series cannot be read: {error}") from error
     except imaging.NoHead as error:
-        raise WithheldStudy(str(error)) from error
+        raise WithheldStudy(f"the FLAIR series cannot be read: {error}") from error
+    read = [flair]
+    for name in (mr_sequences.T1_PRE, mr_sequences.T1_POST):
+        partner = _partner(study, name, flair, head, turn)
+        notes += partner.notes
+        if partner.series is not None and partner.scores is not None:
+            scores[name] = partner.scores
+            read.append(partner.series)
+    images = torch.zeros(len(volume), len(imaging.SEQUENCES), *imaging.CANVAS)
+    for place, name in enumerate(imaging.SEQUENCES):
+        if name in scores:
+            images[:, place] = imaging.cut(scores[name], box)
     step = max(1, round(USUAL_STEP_MM / between))
-    return Prepared(flair, tuple(read), images, box, turn, shape, step, tuple(notes))
+    return Prepared(flair, tuple(read), images, box, turn, volume.shape, step, tuple(notes))
 
 
 def lesion_score(canvas: torch.Tensor) -> float:
@@ -160,15 +180,14 @@ def lesion_score(canvas: torch.Tensor) -> float:
 
 
 def voxel_cm3(series: Series) -> float:
-    assert series.spacing is not None  # _flair_of sees to it
+    assert series.spacing is not None  # _refuse sees to it
     return float(np.prod(series.spacing)) / 1000
 
 
-def _flair_of(study: Study) -> Series:
-    found = mr_sequences.candidates(study, mr_sequences.FLAIR)
-    if not found:
-        raise UnsuitableStudy(f"no FLAIR series of a head among {mr_sequences.description_of(study)}")
-    flair = found[0]
+def _refuse(flair: Series, most_missing: float | None) -> None:
+    """Raise what speaks against reading this FLAIR, as far as headers tell."""
+    if said := mr_sequences.obstacle(flair):
+        raise WithheldStudy(f"the FLAIR series cannot be read as one volume: {said}")
     part = str(flair.get("BodyPartExamined") or "").upper()
     if part and part not in ("BRAIN", "HEAD", "SKULL", "HEADNECK", "WHOLEHEAD"):
         raise UnsuitableStudy(f"the FLAIR series shows the body part {part}, not the brain")
@@ -187,7 +206,21 @@ def _flair_of(study: Study) -> Series:
             f"the FLAIR series has {frames} axial slices over {frames * between:.0f} mm; at least {FEWEST_SLICES} "
             f"over {SHORTEST_MM:.0f} mm were validated"
         )
-    return flair
+    missing, there = _missing(flair), len(flair.frames)
+    if most_missing is not None and missing > most_missing * (missing + there):
+        raise WithheldStudy(
+            f"the FLAIR series has gaps: {missing} of {missing + there} slices are missing; at most "
+            f"{most_missing:.0%} may be, for a volume to be measured"
+        )
+
+
+def _missing(series: Series) -> int:
+    """How many slices the gaps have room for, by a small distance: where many are missing the usual one is a gap."""
+    if not series.planes or len(series.planes) < 2:
+        return 0
+    apart = geometry.steps(series.planes)
+    least = np.percentile(apart, 10, method="lower")  # the very smallest may be one slice out of its place
+    return int(sum(max(0, round(step / least) - 1) for step in apart))
 
 
 def _turned_spacing(series: Series, turn: Turn) -> tuple[float, float, float]:
@@ -201,22 +234,48 @@ def _turned_frames(series: Series) -> int:
     return shape[turn_of(series).order[0]]
 
 
-def _partner(study: Study, name: str, flair: Series) -> tuple[Series | None, NDArray[np.float32] | None, str | None]:
-    """The series of this role on the grid of FLAIR, or a sentence why there is none."""
-    when = "before" if name == mr_sequences.T1_PRE else "after"
+@dataclass(frozen=True, eq=False)
+class _Partner:
+    """The series of a role as z-scores on FLAIR's turned grid; or why there is none, in the notes."""
+
+    notes: tuple[str, ...]
+    series: Series | None = None
+    scores: NDArray[np.float32] | None = None
+
+
+def _partner(study: Study, name: str, flair: Series, head: NDArray[np.bool_], turn: Turn) -> _Partner:
+    """The first series of this role that can be used, else what is wrong with the first."""
+    called = f"T1 {'before' if name == mr_sequences.T1_PRE else 'after'} contrast"
     found = mr_sequences.candidates(study, name)
-    if not found:
-        return None, None, f"T1 {when} contrast is missing: the outline is less sure"
+    tried = []
     for series in found:
-        if series.frame_of_reference and series.frame_of_reference == flair.frame_of_reference:
-            volume = onto(series, flair)
-            if volume is not None and volume.std() > 0:
-                return series, volume, None
-    return (
-        None,
-        None,
-        f"T1 {when} contrast does not share FLAIR's frame of reference and grid, and was not used",
-    )
+        tried.append(_fused(series, called, flair, head, turn))
+        if tried[-1].series is not None:
+            return tried[-1]
+    return tried[0] if tried else _Partner((f"{called} is missing: the outline is less sure",))
+
+
+def _fused(found: Series, called: str, flair: Series, head: NDArray[np.bool_], turn: Turn) -> _Partner:
+    series, doubled = without_doubles(found)
+    if said := mr_sequences.obstacle(series):
+        return _Partner((f"{called} cannot be read as one volume ({said}) and was not used",))
+    is_in_place = series.frame_of_reference and series.frame_of_reference == flair.frame_of_reference
+    try:
+        fused = onto(series, flair) if is_in_place else None
+        if fused is None:
+            return _Partner((f"{called} does not share FLAIR's frame of reference and grid, and was not used",))
+        volume, covered = turn.there(fused[0]), turn.there(fused[1])
+        share = float(covered[head].mean())
+        if share < LEAST_COVERED:
+            return _Partner((f"{called} covers only {share:.0%} of the head and was not used",))
+        scores = imaging.standardise(volume, head & covered)
+    except (BadPixels, imaging.NoHead) as error:
+        return _Partner((f"{called} cannot be read ({error}) and was not used",))
+    scores[~covered] = 0.0  # the mean of the head: as if nothing were known there
+    notes = [f"{called}: {doubled}"] if doubled else []
+    if share < WHOLLY_COVERED:
+        notes.append(f"{called} covers only {share:.0%} of the head: elsewhere the outline is less sure")
+    return _Partner(tuple(notes), series, scores)
 
 
 def _measurements(mask: NDArray[np.bool_], series: Series) -> tuple[Measurement, ...]:

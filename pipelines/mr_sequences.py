@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from pipelines.instance import items
 from pipelines.study import Series, Study
 
 T1_PRE, FLAIR, T1_POST = "T1 PRE", "FLAIR", "T1 POST"
@@ -19,18 +20,35 @@ _T1_ECHO, _T1_REPETITION, _T1_PREPARED_REPETITION = 35.0, 1300.0, 3500.0
 
 _OTHER = re.compile(
     r"loc(ali[sz]er)?\b|scout|survey|plan(ning)?\b|dwi|dti|diff|adc|trace|b1000|swi|t2\*|flash2d|tof|angio|\bmra\b|\bmrv\b"
-    r"|perf|dsc|dce|asl|cbf|cbv|mip\b|mpr\b|spectro|fmri|bold|subtract",
+    r"|perf|dsc|dce|asl|cbf|cbv|mip\b|spectro|fmri|bold|subtract",
     re.IGNORECASE,
 )
 _SAYS_FLAIR = re.compile(r"flair|fluid.?atten|dark.?fluid|tirm", re.IGNORECASE)
 _SAYS_T1 = re.compile(r"t1|mprage|\bspgr|bravo|\btfe\b|\bvibe", re.IGNORECASE)
-_SAYS_POST = re.compile(r"post|gad|\bgd\b|\+ ?c\b|\+gd|\bce\b|\bkm\b|(?<!no )(?<!w/o )contrast|enh", re.IGNORECASE)
-_SAYS_PRE = re.compile(r"\bpre\b|without|w/o|\bnative?\b|no contrast|non.?con", re.IGNORECASE)
+# A reformat; but "T1 MPR" and "MPRAGE MPR" are what people call the MPRAGE itself, and a reformat of it is DERIVED.
+_REFORMAT = re.compile(r"(?<!t1.)mpr(?![a-z])", re.IGNORECASE)
+_MPRAGE = re.compile(r"mprage", re.IGNORECASE)
+# Words end where letters do: "T1_POST" and "T1POST" say post, "T1 POSTERIOR FOSSA" does not.
+_AGENT = r"(?:contrast|con(?![a-z])|gad|gd(?![a-z])|km(?![a-z])|ce(?![a-z])|c(?![a-z])|enh)"
+_SAYS_POST = re.compile(
+    rf"(?<![a-z])post(?:(?![a-z])|(?={_AGENT}))|\+ ?c(?![a-z])|(?<![a-z])c ?\+"
+    r"|(?<![a-z])(?:gad|(?:gd|ce|km)(?![a-z])|enh)|(?<![a-z])contrast",
+    re.IGNORECASE,
+)
+_SAYS_PRE = re.compile(rf"(?<![a-z])(?:pre(?!.?op)|nati[vf]e?)(?:(?![a-z])|(?={_AGENT}))", re.IGNORECASE)
+# "w/o contrast" denies the agent, "w/o fs +Gd" the fat saturation.
+_DENIED = re.compile(
+    rf"(?<![a-z])(?:no|non|un|without|w/?o|ohne|sans)[ ._-]*(?:i\.?v\.? )?{_AGENT}[a-z]*", re.IGNORECASE
+)
+_NO_AGENT = frozenset({"", "NONE", "NO", "N", "N/A", "NA"})
 
 
 def role(series: Series) -> str | None:
-    """T1_PRE, FLAIR, T1_POST, or None for any other series."""
-    if series.modality != "MR" or not series.is_volume or _is_derived(series) or _OTHER.search(series.description):
+    """T1_PRE, FLAIR, T1_POST, or None for any other series.
+
+    A series that is no volume has its role, too: who reads it must say what is wrong with it (``obstacle``).
+    """
+    if series.modality != "MR" or not series.is_image or _is_derived(series) or _is_other(series.description):
         return None
     weighting = _by_acquisition(series) or _by_description(series)
     if weighting != "T1":
@@ -39,9 +57,16 @@ def role(series: Series) -> str | None:
 
 
 def candidates(study: Study, wanted: str) -> tuple[Series, ...]:
-    """The series that have this role, the best first: axial, then most slices, then in the study's order."""
+    """The series that have this role, the best first: axial, volumes, most slices, then in the study's order."""
     fitting = [series for series in study.series if role(series) == wanted]
-    return tuple(sorted(fitting, key=lambda each: (not is_axial(each), -len(each.frames))))
+    return tuple(sorted(fitting, key=lambda each: (not is_axial(each), not each.is_volume, -len(each.frames))))
+
+
+def obstacle(series: Series) -> str | None:
+    """Why the series cannot be read as one volume; None where it can."""
+    if series.is_volume:
+        return None
+    return "; ".join(series.faults) or "its slices do not say where they lie"
 
 
 def is_axial(series: Series) -> bool:
@@ -61,7 +86,12 @@ def description_of(study: Study) -> str:
 def _is_derived(series: Series) -> bool:
     kind = series.get("ImageType") or ()
     words = {str(word).upper() for word in ([kind] if isinstance(kind, str) else kind)}
-    return bool(words & {"DERIVED", "LOCALIZER", "SECONDARY", "PROJECTION IMAGE", "MIP", "ADC"})
+    return bool(words & {"DERIVED", "LOCALIZER", "SECONDARY", "PROJECTION IMAGE", "MIP", "MPR", "ADC"})
+
+
+def _is_other(description: str) -> bool:
+    is_reformat = _REFORMAT.search(description) and not _MPRAGE.search(description)
+    return bool(is_reformat or _OTHER.search(description))
 
 
 def _by_acquisition(series: Series) -> str | None:
@@ -91,10 +121,13 @@ def _by_description(series: Series) -> str | None:
 
 
 def _has_agent(series: Series) -> bool:
-    if _SAYS_PRE.search(series.description):
-        return False
-    agent = series.get("ContrastBolusAgent") or series.header.get("ContrastBolusAgentSequence")
-    return bool(agent) or bool(_SAYS_POST.search(series.description))
+    """What the scanner says of the agent, then what a person has called the series."""
+    if str(series.get("ContrastBolusAgent") or "").strip().upper() not in _NO_AGENT:
+        return True
+    if items(series.header, "ContrastBolusAgentSequence"):
+        return True
+    said = _DENIED.sub(" ", series.description)
+    return bool(_SAYS_POST.search(said)) and not _SAYS_PRE.search(said)
 
 
 def _time(series: Series, keyword: str) -> float | None:

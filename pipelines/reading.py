@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import traceback
 from collections import Counter
 from collections.abc import Iterator
@@ -21,12 +22,19 @@ from pydicom.sr.coding import Code
 
 from pipelines import filing
 from pipelines.base import Finding, Findings, Measurement, Pipeline, UnsuitableStudy, WithheldStudy
-from pipelines.evidence import NotEvaluated, Predecessor
+from pipelines.evidence import InvalidEvidence, NotEvaluated, Predecessor
 from pipelines.filing import Filing
-from pipelines.instance import one_sentence, text
-from pipelines.study import Study
+from pipelines.instance import Unreadable, one_sentence, text
+from pipelines.study import BadPixels, Study
 
 _log = logging.getLogger(__name__)
+
+# Errors whose words are written here or by the system, of files and sizes; by name where the class is torch's or needs
+# it, for ``wetread`` must not import torch to say what went wrong.
+_OURS = (UnsuitableStudy, WithheldStudy, BadPixels, Unreadable, InvalidEvidence, MemoryError, OSError)
+_OURS_BY_NAME = frozenset({"DamagedWeights", "OutOfMemoryError"})
+# Other RuntimeErrors of torch and CUDA that mean memory, which the node tries again.
+_OUT_OF_MEMORY = re.compile(r"out of memory|(unable|can't|cannot|could not|not enough memory).*allocate", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -72,9 +80,13 @@ class Run:
 
 
 def job_key(study: Study, pipeline: Pipeline) -> str:
-    """What makes one reading of a folder the same as another: the study, its instances, the model and its weights."""
+    """What makes one reading of a folder the same as another: the study, its pictures, the model and its weights.
+
+    Reports and outlines that lie in the folder, ours among them, do not make it another.
+    """
     algorithm = pipeline.algorithm
-    instances = sorted(text(each, "SOPInstanceUID") for series in study.series for each in series.instances)
+    pictures = [series for series in study.series if series.is_image]
+    instances = sorted(text(each, "SOPInstanceUID") for series in pictures for each in series.instances)
     parts = (study.uid, algorithm.name, algorithm.version, algorithm.weights_digest, *instances)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -208,15 +220,24 @@ def _not_evaluated(blank: Run, outcome: NotEvaluated, place: Filing, clock: _Clo
 
 
 def _explained(error: Exception) -> str:
-    """The error in one sentence; its place goes to the log without its words, for those may name a patient."""
+    """The error in one sentence; its place goes to the log without its words, for those may name a patient.
+
+    So may the words of a library's error, which quote what they stumble over: of those only kind and place are told.
+    """
     places = "".join(traceback.format_tb(error.__traceback__))
     _log.error("%s in a pipeline or its evidence\n%s", type(error).__name__, places)
-    return one_sentence(error)
+    if isinstance(error, _OURS) or type(error).__name__ in _OURS_BY_NAME:
+        return one_sentence(error)
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    place = "".join(f" at {Path(each.filename).name}:{each.lineno}" for each in last)
+    memory = ": out of memory" if _OUT_OF_MEMORY.search(str(error)) else ""
+    return f"{type(error).__name__}{place}{memory}"
 
 
 def _finding_as_json(finding: Finding) -> dict[str, Any]:
     return {
         "code": _code_as_json(finding.code),
+        "label": finding.label,
         "certainty": finding.certainty,
         "present": finding.present,
         "sop_uids": list(finding.sop_uids),

@@ -77,7 +77,15 @@ class GrowsUnseen(Quick):
 
 class Raises(Quick):
     def misbehave(self, study: Study) -> None:
-        raise RuntimeError("the network is not in the mood")
+        raise OSError("the network is not in the mood")
+
+
+class Moody(Quick):
+    """Raises for as long as the file that $TESTS_MOOD names is not there."""
+
+    def misbehave(self, study: Study) -> None:
+        if not Path(os.environ["TESTS_MOOD"]).exists():
+            raise OSError(os.environ.get("TESTS_SAYS", "the network is not in the mood"))
 
 
 class Unsuitable(Quick):
@@ -113,7 +121,7 @@ class Tells(Quick):
 
     def misbehave(self, study: Study) -> None:
         seen = [f"{key}={os.environ.get(key)}" for key in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PACS_PASSWORD")]
-        raise RuntimeError(f"pid={os.getpid()} and {' '.join(seen)}")
+        raise OSError(f"pid={os.getpid()} and {' '.join(seen)}")
 
 
 class NoRoomOnGpu(Quick):

@@ -122,15 +122,21 @@ def test_what_was_not_evaluated_is_said_in_a_report_that_goes_out(bench: Bench, 
         ("GrowsUnseen", "it took more memory than the limit of 1 GiB"),
     ],
 )
-def test_a_job_beyond_a_limit_fails_at_once_and_the_next_is_done(bench: Bench, pipeline: str, reason: str) -> None:
+def test_a_job_beyond_a_limit_fails_at_once_with_a_report_that_says_so_and_the_next_is_done(
+    bench: Bench, pipeline: str, reason: str
+) -> None:
     analysis = bench.analysis(time_limit_seconds=6.0 if pipeline == "Loops" else 60.0)
     number, good = bench.place.queued(pipeline, to=("PACS",)), bench.place.queued("Quick")
     analysis(number)
     job = bench.job(number)
-    assert (job.state, job.attempts) == (JobState.FAILED, 1)
+    assert (job.state, job.outcome, job.attempts) == (JobState.DONE, "failed", 1)
     assert job.reason is not None
     assert reason in job.reason
-    assert not [path for path in bench.place.evidence.rglob("*") if path.is_file()]
+    assert len(bench.rung) == 1
+    (evidence,) = bench.place.ledger.evidence(job.key)
+    report = dcmread(bench.place.evidence / evidence.path)
+    assert (report.StudyInstanceUID, report.Modality) == (job.study_uid, "SR")
+    assert reason in report.to_json()
     analysis(good)
     assert bench.job(good).state == JobState.DONE
 
@@ -272,3 +278,37 @@ def test_what_does_not_fit_on_the_gpu_is_read_once_more_on_the_cpu(
     bench.analysis(device="cuda:0")(number)
     assert (bench.job(number).state, bench.job(number).outcome) == (JobState.DONE, "read")
     assert "once more on the CPU" in caplog.text
+
+
+def test_the_report_of_a_failed_reading_outlasts_the_retry_for_as_long_as_the_ledger_names_it(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mood = tmp_path / "mood"
+    monkeypatch.setenv("TESTS_MOOD", str(mood))
+    analysis = bench.analysis()
+    number = bench.place.queued("Moody", to=("PACS",))
+    analysis(number)
+    assert bench.job(number).outcome == "failed"
+    bench.place.ledger.retry(number)
+    mood.touch()
+    analysis(number)
+    assert (bench.job(number).outcome, bench.job(number).attempts) == ("read", 2)
+    evidence = bench.place.ledger.evidence(bench.job(number).key)
+    assert [Path(one.path).parts[1] for one in evidence] == ["1", "2"]
+    assert all((bench.place.evidence / one.path).is_file() for one in evidence)
+
+
+def test_a_job_waits_for_room_and_for_weights_however_often_it_takes(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TESTS_MOOD", str(tmp_path / "mood"))
+    monkeypatch.setenv("TESTS_SAYS", "[Errno 28] No space left on device")
+    monkeypatch.setattr(module, "NO_ROOM_SECONDS", 0.0)
+    analysis = bench.analysis()
+    number = bench.place.queued("Moody")
+    for attempt in range(1, 6):
+        analysis(number)
+        assert (bench.job(number).state, bench.job(number).attempts) == (JobState.QUEUED, attempt)
+    (tmp_path / "mood").touch()
+    analysis(number)
+    assert bench.job(number).state == JobState.DONE

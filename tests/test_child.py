@@ -13,7 +13,8 @@ from typing import Any
 
 import psutil
 import pytest
-from pydicom import dcmread
+from pydicom import dcmread, dcmwrite
+from pydicom.uid import generate_uid
 
 from node.warm import Child, Died, Limits, NotWanted, PipelineFault, StudyFault, TookTooLong, TookTooMuch
 from tests.workplace import ROOT, study_files, until, use
@@ -165,3 +166,21 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE, 5.0)
+
+
+def test_a_report_says_why_a_study_is_not_read_and_goes_under_no_name_that_may_be_wrong(
+    child: Child, files: list[Path], tmp_path: Path
+) -> None:
+    question = ask(files, tmp_path / "out") | {"reason": "it took too long"}
+    (run,) = child.report(question, seconds=30.0, wanted=lambda: True)["runs"]
+    assert (run["status"], run["reason"]) == ("failed", "it took too long")
+    (report,) = (dcmread(path) for path in run["objects"])
+    assert (report.Modality, report.PatientID) == ("SR", "SYN-1")
+    other = dcmread(files[0])
+    other.PatientID, other.SOPInstanceUID = "SYN-2", generate_uid()
+    other.file_meta.MediaStorageSOPInstanceUID = other.SOPInstanceUID
+    dcmwrite(tmp_path / "other.dcm", other)
+    question = ask([*files, tmp_path / "other.dcm"], tmp_path / "none") | {"reason": "it took too long"}
+    with pytest.raises(StudyFault, match="nothing is written under a name that may be the wrong one"):
+        child.report(question, seconds=30.0, wanted=lambda: True)
+    assert not (tmp_path / "none").exists()

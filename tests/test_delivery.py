@@ -171,13 +171,13 @@ def test_every_status_means_what_the_table_says(tmp_path: Path) -> None:
     statuses = sorted({end for row in answers.STORE_STATUS for end in (row.first, row.last)} | {0x1234, 0xA777, 0xC210})
     objects = [an_object(tmp_path) for _ in statuses]
     told = {one.sop_uid: status for one, status in zip(objects, statuses, strict=True)}
-    with scripted.scp(tmp_path / "scp", classes=KINDS, status=told, comment="because") as scp:
+    with scripted.scp(tmp_path / "scp", classes=KINDS, status=told, comment="no room for DOE^JANE") as scp:
         found = {answer.sop_uid: answer for answer in delivery.send(to(scp.port), objects)}
     assert {uid: answer.status for uid, answer in found.items()} == told
     for uid, status in told.items():
         row = next(row for row in answers.STORE_STATUS if row.first <= status <= row.last)
         assert (found[uid].verdict, found[uid].tries) == (row.verdict, row.tries), hex(status)
-        assert "because" in found[uid].comment
+        assert "DOE^JANE" not in found[uid].comment  # what the peer remarks may name the patient
 
 
 @pytest.mark.parametrize(
@@ -449,10 +449,12 @@ def test_tls_is_never_given_up_for_plaintext(tmp_path: Path, authority: scripted
     assert b"SCRIPTED" not in heard[0]
 
 
-def test_a_certificate_file_that_is_not_there_is_refused_with_its_name(tmp_path: Path, silence: int) -> None:
+def test_a_certificate_file_that_is_not_there_is_named_and_what_it_is_for_is_tried_again(
+    tmp_path: Path, silence: int
+) -> None:
     missing = tmp_path / "hospital-ca.pem"
     (answer,) = delivery.send(to(silence, tls="required", tls_ca=missing), [an_object(tmp_path)])
-    assert answer.verdict == "refused"
+    assert answer.verdict == "retry"
     assert str(missing) in answer.comment
 
 
@@ -520,6 +522,8 @@ def test_a_passing_fault_that_does_not_pass_is_given_up_after_five_tries() -> No
     assert answers.next_try(4, 0.0, 0.0, rng, answers=[failing]) is not None
     assert answers.next_try(5, 0.0, 0.0, rng, answers=[failing]) is None
     assert answers.next_try(5, 0.0, 0.0, rng, answers=[failing, full]) is not None
+    assert answers.next_try(50, 0.0, 0.0, rng, answers=[failing], answered=4) is not None  # the peer was off
+    assert answers.next_try(50, 0.0, 0.0, rng, answers=[failing], answered=5) is None
 
 
 def test_what_was_refused_is_not_tried_again() -> None:

@@ -302,10 +302,10 @@ def test_credentials_come_from_the_environment_and_go_to_the_server_only(
     assert "canary" not in repr(replace(basic, password="canary", token="canary"))
 
 
-def test_a_credential_that_is_not_set_is_refused_with_its_name(tmp_path: Path) -> None:
+def test_a_credential_that_is_not_set_is_named_and_what_it_is_for_is_tried_again(tmp_path: Path) -> None:
     destination = to("http://127.0.0.1:1/dicom-web", token_variable="NO_SUCH_VARIABLE_HERE")
     (answer,) = delivery.send(destination, [an_object(tmp_path)])
-    assert answer.verdict == "refused"
+    assert answer.verdict == "retry"
     assert "NO_SUCH_VARIABLE_HERE" in answer.comment
     assert "NO_SUCH_VARIABLE_HERE" in (delivery.echo(destination) or "")
 

@@ -329,3 +329,17 @@ def test_a_thousand_arrivals_are_written_down_within_a_second(ledger: Ledger) ->
         seconds.append(time.perf_counter() - began)
     assert ledger.overview().instances == 3000
     assert min(seconds) < 1
+
+
+def test_a_study_that_no_rule_wanted_is_routed_again_when_it_is_released(ledger: Ledger) -> None:
+    settled(ledger, arrival(1), jobs=())
+    assert "routed again" in ledger.release(STUDY, now=20)
+    assert ledger.due(20) == [STUDY]
+    assert ledger.settle(STUDY, (), reason="none of the 2 rules wants it", now=21) == []
+    assert state(ledger) == (StudyState.UNROUTED, "none of the 2 rules wants it")
+    ledger.release(STUDY, now=30)
+    (job,) = ledger.settle(STUDY, [wanted()], now=31)
+    assert state(ledger) == (StudyState.SETTLED, None)
+    assert job.revision == ledger.study(STUDY).study.revision == 1
+    assert len(claimed(ledger, job, at=32).files) == 1
+    assert len(ledger.study(STUDY).revisions) == 1

@@ -6,7 +6,19 @@ import pytest
 
 from node.errors import LostClaim, NodeError
 from node.ledger import DeliveryClaim, Ledger
-from tests.ledgers import STUDY, cluster, cluster_template, delivery, ledger, url
+from tests.ledgers import (
+    STUDY,
+    arrival,
+    claimed,
+    cluster,
+    cluster_template,
+    delivery,
+    ledger,
+    made,
+    settled,
+    url,
+    wanted,
+)
 
 __all__ = ["cluster", "cluster_template", "ledger", "url"]  # fixtures
 
@@ -126,3 +138,32 @@ def test_an_end_that_is_none_is_refused(ledger: Ledger) -> None:
         ledger.finish_delivery(claim, state="WAITING")
     with pytest.raises(NodeError, match="no delivery 404"):
         ledger.delivery(404)
+
+
+def test_the_newest_revision_arrives_last(ledger: Ledger) -> None:
+    (old,) = delivery(ledger)
+    (other,) = settled(ledger, arrival(2, at=40), jobs=(wanted(to=("PACS", "WEB")),), at=50)
+    new, web = ledger.finish(claimed(ledger, other, at=51), outcome="read", evidence=made("sr", key="9"), now=52)
+    assert ledger.ready_deliveries(60) == [(old, 5), (web, 5)]
+    ledger.finish_delivery(claim_of(ledger, old, at=60), state="WAITING", retry_at=100, reason="off", now=61)
+    assert ledger.claim_delivery(new, "out", 60, 70) is None
+    sending = claim_of(ledger, old, at=100)
+    assert ledger.claim_delivery(new, "out", 60, 101, max_active_per_destination=2) is None
+    ledger.finish_delivery(sending, state="DELIVERED", now=102)
+    claim_of(ledger, new, at=103)
+
+
+def test_it_is_counted_how_often_a_destination_said_so_since_the_delivery_was_queued(ledger: Ledger) -> None:
+    (one,) = delivery(ledger)
+    for at, status in ((40, 0x0110), (50, None), (60, 0x0110), (70, 0xA700)):
+        claim = claim_of(ledger, one, at=at)
+        for sent in claim.evidence:
+            ledger.record_answer(claim, sent.sop_uid, status, "retry", now=at + 1)
+        ledger.finish_delivery(claim, state="WAITING", retry_at=at + 5, reason="x", now=at + 2)
+    claim = claim_of(ledger, one, at=80)
+    assert ledger.times_said(claim, "retry", {0x0110}) == 2
+    assert ledger.times_said(claim, "retry") == 4
+    assert ledger.times_said(claim, "missing") == 0
+    ledger.finish_delivery(claim, state="DEAD", reason="x", now=81)
+    ledger.retry_delivery(one, now=90)
+    assert ledger.times_said(claim_of(ledger, one, at=91), "retry", {0x0110}) == 0

@@ -190,3 +190,49 @@ def test_a_study_that_nothing_wants_says_why(ledger: Ledger) -> None:
     record(ledger, arrival(1), settle_at=1)
     ledger.settle(STUDY, (), reason="none of the 2 rules wants it", now=10)
     assert ledger.study(STUDY).study.reason == "none of the 2 rules wants it"
+
+
+def test_what_is_no_fault_of_the_job_never_ends_in_quarantine(ledger: Ledger) -> None:
+    (job,) = settled(ledger, arrival(1))
+    for at in range(20, 30):
+        claim = claimed(ledger, job, at=at)
+        assert ledger.fail(claim, reason="disk full", retry_at=at + 1, counts=False, now=at) is JobState.QUEUED
+    for at in (30, 31):
+        assert ledger.fail(claimed(ledger, job, at=at), reason="crashed", retry_at=at, now=at) is JobState.QUEUED
+    assert ledger.fail(claimed(ledger, job, at=32), reason="crashed", retry_at=32, now=32) is JobState.QUARANTINED
+
+
+def test_what_is_sent_of_a_retried_job_is_a_delivery_that_begins_anew(ledger: Ledger) -> None:
+    (job,) = settled(ledger, arrival(1))
+    (first,) = ledger.finish(claimed(ledger, job), outcome="failed", evidence=made("failed"), now=30)
+    sent = ledger.claim_delivery(first, owner="out", lease_seconds=60, now=31)
+    assert sent is not None
+    ledger.finish_delivery(sent, state="WAITING", retry_at=32, reason="off", now=32)
+    sent = ledger.claim_delivery(first, owner="out", lease_seconds=60, now=33)
+    assert sent is not None
+    ledger.finish_delivery(sent, state="DELIVERED", verified=True, reason="late", now=34)
+    ledger.retry(job.id, now=40)
+    (second,) = ledger.finish(claimed(ledger, job, at=41), outcome="read", evidence=made("sr", key="2"), now=50)
+    anew = ledger.delivery(second)
+    assert second == first
+    assert (anew.state, anew.queued_at, anew.not_before, anew.attempts) == ("WAITING", 50, 50, 2)  # the fencing token
+    assert not anew.verified
+    times = (anew.first_failed_at, anew.delivered_at, anew.verified_at, anew.lease_until)
+    assert (anew.reason, anew.owner, *times) == (None,) * 6
+
+
+def test_retrying_a_job_sends_its_dead_deliveries_again(ledger: Ledger) -> None:
+    (job,) = settled(ledger, arrival(1), jobs=(wanted(to=("PACS", "WEB")),))
+    pacs, web = ledger.finish(claimed(ledger, job), outcome="read", evidence=made("sr"), now=30)
+    with pytest.raises(NodeError, match="or one with a dead delivery"):
+        ledger.retry(job.id)
+    for number, state in ((pacs, "DEAD"), (web, "DELIVERED")):
+        claim = ledger.claim_delivery(number, owner="out", lease_seconds=60, now=31)
+        assert claim is not None
+        ledger.finish_delivery(claim, state=state, reason="no such password", now=32)
+    ledger.retry(job.id, now=40)
+    again = ledger.delivery(pacs)
+    assert (again.state, again.not_before, again.first_failed_at, again.reason) == ("WAITING", 40, None, None)
+    assert ledger.delivery(web).state == "DELIVERED"
+    assert ledger.job(job.id).state is JobState.DONE
+    assert ledger.ready_deliveries(40) == [(pacs, 5)]

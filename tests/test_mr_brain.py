@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +17,16 @@ from pydicom.uid import generate_uid
 
 from pipelines import fusion, mr_sequences
 from pipelines.base import UnsuitableStudy, WithheldStudy
+from pipelines.models.ensemble import Card
 from pipelines.models.store import DamagedWeights
 from pipelines.mr_brain import CARD, BrainTumour, prepare
+from pipelines.reading import read
 from pipelines.series import Series
 from pipelines.study import Study, read_folder
 from pipelines.synthetic import Lesion, Truth, brain_mr
 from pipelines.training.metrics import dice
 
+Change = Callable[[Dataset], None]
 LESION = Lesion((34.0, -12.0, 26.0), (21.0, 25.0, 19.0))
 
 
@@ -54,7 +60,7 @@ def only_study(folder: Path) -> Study:
     return study
 
 
-def bend(folder: Path, change) -> None:
+def bend(folder: Path, change: Change) -> None:
     for file in folder.rglob("*.dcm"):
         dataset = pydicom.dcmread(file)
         change(dataset)
@@ -201,6 +207,185 @@ def test_a_few_slices_are_withheld(folder: Path) -> None:
         prepare(only_study(folder))
 
 
+def again(file: Path, change: Change = lambda _: None) -> None:
+    """The slice once more, under another SOP Instance UID."""
+    dataset = pydicom.dcmread(file)
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    change(dataset)
+    dataset.save_as(file.with_name(f"again-{file.name}"))
+
+
+def darken(dataset: Dataset) -> None:
+    dataset.PixelData = (dataset.pixel_array // 2).tobytes()
+
+
+def slices_of(folder: Path, series: str) -> list[Path]:
+    return sorted((folder / series).glob("*.dcm"), key=lambda file: int(pydicom.dcmread(file).InstanceNumber))
+
+
+@pytest.mark.parametrize("doubled", ["1", "2"])
+def test_a_slice_that_was_sent_twice_is_read_once_and_that_is_said(truth: Truth, folder: Path, doubled: str) -> None:
+    whole = prepare(only_study(folder))
+    again(slices_of(folder, doubled)[4])
+    prepared = prepare(only_study(folder))
+    assert torch.equal(prepared.images, whole.images)
+    assert len(prepared.flair.instances) == 20
+    assert any("1 slice is there twice, with the same pixels, and read once" in note for note in prepared.notes)
+
+
+def test_the_evidence_of_a_study_with_a_doubled_slice_lies_on_the_slices_that_were_read(
+    pipeline: BrainTumour, folder: Path, tmp_path: Path
+) -> None:
+    again(slices_of(folder, "2")[9])
+    (run,) = read(only_study(folder), pipeline, name="mr_brain", out=tmp_path / "out", job="doubled")
+    assert (run.status, run.reason) == ("read", None)
+    assert {path.name for path in run.objects} == {"seg.dcm", "sr.dcm"}
+
+
+def test_an_axial_flair_with_a_doubled_slice_goes_before_a_coronal_one(folder: Path) -> None:
+    shutil.copytree(folder / "2", folder / "9")
+    uid = generate_uid()
+
+    def coronal(dataset: Dataset) -> None:
+        x, y, z = (float(v) for v in dataset.ImagePositionPatient)
+        dataset.SeriesInstanceUID, dataset.SeriesNumber = uid, 0
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        dataset.ImagePositionPatient, dataset.ImageOrientationPatient = [x, z, -y], [1, 0, 0, 0, 0, -1]
+
+    bend(folder / "9", coronal)
+    again(slices_of(folder, "2")[4])
+    prepared = prepare(only_study(folder))
+    assert prepared.flair.uid != uid
+    assert any("there twice" in note for note in prepared.notes)
+
+
+def test_a_card_that_names_a_network_which_the_weights_do_not_have_is_said(tmp_path: Path) -> None:
+    shutil.copy(CARD.with_suffix(".safetensors"), tmp_path / "a.safetensors")
+    held = json.loads(CARD.read_text())
+    (tmp_path / "a.json").write_text(json.dumps(held | {"networks": [*held["networks"], "squeeze"]}))
+    with pytest.raises(DamagedWeights, match="no network 2 of the kind 'squeeze'"):
+        BrainTumour(tmp_path / "a.json")
+
+
+def test_two_pictures_at_one_place_of_flair_are_withheld_and_named(folder: Path) -> None:
+    again(slices_of(folder, "2")[4], darken)
+    with pytest.raises(
+        WithheldStudy, match="the FLAIR series cannot be read as one volume: two slices at one position"
+    ):
+        prepare(only_study(folder))
+
+
+def test_two_pictures_at_one_place_of_t1_are_said_and_it_is_not_used(folder: Path) -> None:
+    again(slices_of(folder, "1")[4], darken)
+    prepared = prepare(only_study(folder))
+    assert not prepared.images[:, 0].any()
+    assert [note for note in prepared.notes if "before contrast cannot be read as one volume (two slices at" in note]
+
+
+def test_a_flair_slice_without_a_position_is_said(folder: Path) -> None:
+    dataset = pydicom.dcmread(slices_of(folder, "2")[4])
+    del dataset.ImagePositionPatient
+    dataset.save_as(slices_of(folder, "2")[4])
+    with pytest.raises(WithheldStudy, match="one volume: 1 of 20 slices do not say where they lie"):
+        prepare(only_study(folder))
+
+
+def truncated(dataset: Dataset) -> None:
+    dataset.PixelData = dataset.PixelData[: len(dataset.PixelData) // 2]
+
+
+def flat(dataset: Dataset) -> None:
+    dataset.PixelData = bytes(len(dataset.PixelData))
+
+
+@pytest.mark.parametrize("damage", [truncated, flat])
+def test_a_t1_that_cannot_be_read_is_not_used_and_that_is_said(folder: Path, damage: Change) -> None:
+    bend(folder / "3", damage)
+    prepared = prepare(only_study(folder))
+    assert len(prepared.read) == 2
+    assert not prepared.images[:, 2].any()
+    assert [note for note in prepared.notes if note.startswith("T1 after contrast cannot be read (")]
+
+
+def test_a_flair_that_cannot_be_decoded_is_named(folder: Path) -> None:
+    bend(folder / "2", truncated)
+    with pytest.raises(WithheldStudy, match="the FLAIR series cannot be read: instance 1"):
+        prepare(only_study(folder))
+
+
+def test_a_t1_of_a_part_of_the_head_is_used_there_and_its_share_is_said(truth: Truth, folder: Path) -> None:
+    whole = prepare(only_study(folder))
+    for file in slices_of(folder, "3")[:6]:
+        file.unlink()
+    prepared = prepare(only_study(folder))
+    assert len(prepared.read) == 3
+    assert not prepared.images[:6, 2].any()
+    assert float((prepared.images[8:, 2] - whole.images[8:, 2]).abs().mean()) < 0.15  # as if the rest were not there
+    assert [note for note in prepared.notes if re.search(r"after contrast covers only [67]\d% of the head", note)]
+
+
+def test_a_t1_of_less_than_half_the_head_is_not_used_and_that_is_said(folder: Path) -> None:
+    for file in slices_of(folder, "3")[:12]:
+        file.unlink()
+    prepared = prepare(only_study(folder))
+    assert len(prepared.read) == 2
+    assert not prepared.images[:, 2].any()
+    assert [note for note in prepared.notes if re.search(r"covers only \d+% of the head and was not used", note)]
+
+
+def test_one_missing_slice_is_read_and_said_and_keeps_the_measure(
+    pipeline: BrainTumour, truth: Truth, folder: Path
+) -> None:
+    slices_of(folder, "2")[9].unlink()
+    (answer,) = pipeline(only_study(folder))
+    usual = flair_of(truth).spacing
+    assert usual is not None
+    assert answer.series.spacing == pytest.approx(usual)
+    assert any("slice missing between 9 and 11" in note for note in answer.notes)
+    assert answer.findings[0].segment is not None
+    expected = answer.findings[0].segment.mask.sum() * np.prod(usual) / 1000
+    assert answer.findings[0].measurements[0].value == pytest.approx(expected)
+
+
+def flair_of(truth: Truth) -> Series:
+    study = only_study(truth.files[0].parents[1])
+    return mr_sequences.candidates(study, mr_sequences.FLAIR)[0]
+
+
+@pytest.mark.parametrize("gone", [(4, 5, 6, 7, 8, 9, 10), (1, 3, 5, 7, 9, 11, 13)])
+def test_a_flair_with_many_gaps_is_withheld_but_can_be_trained_on(
+    pipeline: BrainTumour, folder: Path, gone: tuple[int, ...]
+) -> None:
+    files = slices_of(folder, "2")
+    for place in gone:
+        files[place].unlink()
+    study = only_study(folder)
+    with pytest.raises(WithheldStudy, match="has gaps: 7 of 20 slices are missing"):
+        pipeline(study)
+    assert len(prepare(study).images) == 13
+
+
+def test_the_next_flair_is_read_where_the_first_cannot_be_and_that_is_said(folder: Path) -> None:
+    """The first candidate has the most slices, and is of a spine."""
+    shutil.copytree(folder / "2", folder / "9")
+    uid = generate_uid()
+
+    def spine(dataset: Dataset) -> None:
+        dataset.SeriesInstanceUID, dataset.SeriesNumber = uid, 0
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        dataset.BodyPartExamined = "SPINE"
+
+    bend(folder / "9", spine)
+    study = only_study(folder)
+    assert mr_sequences.candidates(study, "FLAIR")[0].uid == uid
+    prepared = prepare(study)
+    assert prepared.flair.uid != uid
+    assert [note for note in prepared.notes if "another FLAIR series was passed over: the FLAIR series shows" in note]
+    shutil.rmtree(folder / "2")
+    with pytest.raises(UnsuitableStudy, match="SPINE"):
+        prepare(only_study(folder))
+
+
 def test_an_empty_image_is_withheld(folder: Path) -> None:
     def blank(dataset: Dataset) -> None:
         dataset.PixelData = bytes(len(dataset.PixelData))
@@ -221,6 +406,42 @@ def test_damaged_weights_are_named(tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(DamagedWeights, match=weights.name):
         BrainTumour(card)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("threshold", "0.4"),
+        ("threshold", 1.5),
+        ("threshold", True),
+        ("smallest_cm3", -1),
+        ("smallest_share", 2),
+        ("certainty", [0.1]),
+        ("certainty", [0.1, float("nan")]),
+        ("present_from", None),
+        ("networks", ["no such net"]),
+        ("networks", []),
+        ("version", 1),
+        ("sha256", "abc"),
+    ],
+)
+def test_an_impossible_value_on_the_card_is_named_with_its_file(tmp_path: Path, key: str, value: object) -> None:
+    (tmp_path / "card.json").write_text(json.dumps(json.loads(CARD.read_text()) | {key: value}))
+    with pytest.raises(DamagedWeights, match=rf"card\.json: '{key}' is "):
+        Card.read(tmp_path / "card.json")
+
+
+def test_another_threshold_on_the_card_is_another_device_and_another_layout_is_not(
+    pipeline: BrainTumour, tmp_path: Path
+) -> None:
+    held = json.loads(CARD.read_text())
+    shutil.copy(CARD.with_suffix(".safetensors"), tmp_path / "a.safetensors")
+    (tmp_path / "a.json").write_text(json.dumps(held | {"threshold": 0.41}))
+    (tmp_path / "b.json").write_text(json.dumps(held))
+    edited = BrainTumour(tmp_path / "a.json").algorithm
+    assert edited.device_uid != pipeline.algorithm.device_uid
+    assert edited.weights_digest != pipeline.algorithm.weights_digest
+    assert Card.read(tmp_path / "b.json").digest == pipeline.algorithm.weights_digest
 
 
 def test_a_card_that_is_no_card_is_named(tmp_path: Path) -> None:
@@ -262,6 +483,26 @@ def series(**values: object) -> Series:
         ("T1 POST", {"RepetitionTime": 550, "EchoTime": 10, "ContrastBolusAgent": "GADAVIST"}),
         ("T1 POST", {"SeriesDescription": "AX T1 POST GAD"}),
         ("T1 PRE", {"SeriesDescription": "AX T1 without contrast"}),
+        ("T1 PRE", {"SeriesDescription": "T1 precontrast"}),
+        ("T1 PRE", {"SeriesDescription": "T1 w/o Gd"}),
+        ("T1 PRE", {"SeriesDescription": "T1 non-enhanced"}),
+        ("T1 PRE", {"SeriesDescription": "T1 POSTERIOR FOSSA"}),
+        ("T1 PRE", {"SeriesDescription": "AX T1", "ContrastBolusAgent": "NONE"}),
+        ("T1 PRE", {"SeriesDescription": "AX T1", "ContrastBolusAgent": "n/a"}),
+        ("T1 PRE", {"SeriesDescription": "AX T1", "ContrastBolusAgent": "No"}),
+        ("T1 POST", {"SeriesDescription": "AX T1 pre", "ContrastBolusAgent": "GADAVIST"}),
+        ("T1 POST", {"SeriesDescription": "AX T1", "ContrastBolusAgent": "NONE GIVEN BY HAND, 7 ml DOTAREM"}),
+        ("T1 POST", {"SeriesDescription": "T1 w/o fs +Gd"}),
+        ("T1 POST", {"SeriesDescription": "t1_post"}),
+        ("T1 POST", {"SeriesDescription": "T1 postcontrast"}),
+        ("T1 POST", {"SeriesDescription": "T1+C"}),
+        ("T1 POST", {"SeriesDescription": "T1 KM"}),
+        ("T1 POST", {"SeriesDescription": "AX T1 C+"}),
+        ("T1 POST", {"SeriesDescription": "PRE-OP T1 GAD"}),
+        ("T1 PRE", {"RepetitionTime": 2300, "EchoTime": 3, "InversionTime": 900, "SeriesDescription": "T1 MPR"}),
+        ("T1 PRE", {"SeriesDescription": "MPRAGE MPR SAG"}),
+        (None, {"SeriesDescription": "T1 MPR", "ImageType": ["DERIVED", "SECONDARY", "MPR"]}),
+        (None, {"RepetitionTime": 550, "EchoTime": 10, "SeriesDescription": "COR MPR"}),
         (None, {"RepetitionTime": 4500, "EchoTime": 95, "SeriesDescription": "AX T2"}),
         (None, {"RepetitionTime": 25, "EchoTime": 3, "SeriesDescription": "TOF MRA"}),
         (None, {"RepetitionTime": 8000, "EchoTime": 80, "SeriesDescription": "DWI b1000"}),

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from node import outbox as module
 from node.delivery import Destination
-from node.ledger import Delivery, DeliveryState
+from node.ledger import Delivery, DeliveryState, tables
 from node.outbox import Lanes, Outbox
 from tests import peers, scripted
 from tests.test_analysis import Bench
@@ -174,11 +175,64 @@ def test_a_slow_destination_holds_up_itself_alone(bench: Bench, tmp_path: Path) 
 def test_a_lane_is_served_by_one_thread_at_a_time() -> None:
     lanes = Lanes()
     served: list[int] = []
-    for number in lanes.through("PACS", 1):
+    for number in lanes.through("PACS", 1, 5):
         served.append(number)
         if number == 1:
-            assert list(lanes.through("PACS", 3)) == []
-            assert list(lanes.through("PACS", 2)) == []
-            assert list(lanes.through("WEB", 9)) == [9]
-    assert served == [1, 2, 3]
-    assert list(lanes.through("PACS", 4)) == [4]
+            assert list(lanes.through("PACS", 3, 5)) == []
+            assert list(lanes.through("PACS", 2, 5)) == []
+            assert list(lanes.through("PACS", 8, 0)) == []  # the most urgent, though it came last
+            assert list(lanes.through("WEB", 9, 5)) == [9]
+    assert served == [1, 8, 2, 3]
+    assert list(lanes.through("PACS", 4, 5)) == [4]
+
+
+def test_an_hour_of_a_pacs_that_was_off_does_not_count_as_answers(bench: Bench, tmp_path: Path) -> None:
+    (number,) = deliveries(bench, "PACS")
+    (uid,) = evidence_uids(bench, number)
+    off = outbox(bench, pacs("PACS", peers.free_port()))
+    for _ in range(6):
+        off(number)
+        _at_once(bench, number)
+    assert entry(bench, number).attempts == 6
+    with scp(tmp_path, status={uid: 0x0110}) as peer:
+        out = outbox(bench, pacs("PACS", peer.port))
+        for attempt in range(7, 11):
+            out(number)
+            assert (entry(bench, number).state, entry(bench, number).attempts) == (DeliveryState.WAITING, attempt)
+            _at_once(bench, number)
+        out(number)
+    assert entry(bench, number).state == DeliveryState.DEAD
+
+
+def test_asking_back_is_given_up_after_the_fifth_time_and_not_the_fifth_attempt(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ASK_BACK_PAUSES", (0.0,))
+    (number,) = deliveries(bench, "PACS")
+    off = outbox(bench, pacs("PACS", peers.free_port()))
+    for _ in range(5):
+        off(number)
+        _at_once(bench, number)
+    with scp(tmp_path, held=[]) as peer:
+        out = outbox(bench, pacs("PACS", peer.port))
+        for _ in range(4):
+            out(number)
+            assert entry(bench, number).state == DeliveryState.WAITING
+            _at_once(bench, number)
+        out(number)
+    dead = entry(bench, number)
+    assert (dead.state, dead.attempts) == (DeliveryState.DEAD, 10)
+
+
+def _at_once(bench: Bench, number: int) -> None:
+    """As if the pause were over."""
+    with bench.place.ledger._database.writing() as db:
+        db.execute(update(tables.deliveries).where(tables.deliveries.c.id == number).values(not_before=0.0))
+
+
+def test_a_credential_that_was_missing_costs_no_delivery(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    (number,) = deliveries(bench, "WEB")
+    web = Destination("WEB", "dicomweb", url="http://127.0.0.1:1/dicom-web", token_variable="NO_SUCH_VARIABLE_HERE")
+    outbox(bench, web)(number)
+    assert entry(bench, number).state == DeliveryState.WAITING
+    assert "NO_SUCH_VARIABLE_HERE" in (entry(bench, number).reason or "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +25,9 @@ from pipelines.base import (
     derived_uid,
 )
 from pipelines.evidence import codes
+from pipelines.models.store import DamagedWeights
 from pipelines.reading import Run, job_key, read
-from pipelines.study import Series, Study, read_files, read_folder
+from pipelines.study import BadPixels, Series, Study, read_files, read_folder
 from pipelines.synthetic import Truth, brain_mr
 
 ABNORMAL = codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE
@@ -52,7 +55,9 @@ def flair(study: Study) -> Series:
 def findings(series: Series, mask: NDArray[np.bool_]) -> Findings:
     if not mask.any():
         return Findings(
-            series, (Finding(codes.LESION, present=False, certainty=0.02),), stages={"load": 0.5, "network": 0.25}
+            series,
+            (Finding(codes.LESION, present=False, certainty=0.02, label="FLAIR abnormality"),),
+            stages={"load": 0.5, "network": 0.25},
         )
     assert series.affine is not None
     volume = float(abs(np.linalg.det(series.affine)) * mask.sum() / 1000)
@@ -124,6 +129,7 @@ def test_the_json_is_what_scripts_rely_on(study: Study, reader: Reader, truth: T
     (measurement,) = finding.pop("measurements")
     assert finding == {
         "code": ["52988006", "SCT", "Lesion"],
+        "label": None,
         "certainty": 0.97,
         "present": True,
         "sop_uids": [],
@@ -148,7 +154,8 @@ def test_the_json_is_what_scripts_rely_on(study: Study, reader: Reader, truth: T
 def test_nothing_found_is_a_report_too(study: Study, tmp_path: Path) -> None:
     run = run_of(study, Reader(nothing), tmp_path)
     assert run.status == "read"
-    assert run.as_json()["findings"][0]["present"] is False
+    (finding,) = run.as_json()["findings"]
+    assert (finding["present"], finding["label"]) == (False, "FLAIR abnormality")
     assert files_in(tmp_path) == ["mr_test/sr.dcm"]
 
 
@@ -157,9 +164,9 @@ def test_nothing_found_is_a_report_too(study: Study, tmp_path: Path) -> None:
     [
         (UnsuitableStudy("no FLAIR among 2 series"), "unsuitable", "no FLAIR among 2 series"),
         (WithheldStudy("the patient is 3 years old"), "withheld", "the patient is 3 years old"),
-        (RuntimeError("the GPU is out of memory"), "failed", "the GPU is out of memory"),
-        (KeyError("x"), "failed", "KeyError 'x'"),
-        (RecursionError("too\n  deep"), "failed", "too deep"),
+        (MemoryError("Unable to\n  allocate 3 GiB"), "failed", "Unable to allocate 3 GiB"),
+        (OSError(28, "No space left on device"), "failed", "[Errno 28] No space left on device"),
+        (BadPixels("instance 3: cut off"), "failed", "instance 3: cut off"),
     ],
 )
 def test_what_is_not_evaluated_has_a_report_that_says_why(
@@ -170,6 +177,25 @@ def test_what_is_not_evaluated_has_a_report_that_says_why(
     assert files_in(tmp_path) == ["mr_test/sr.dcm"]
     assert reason in report_text(tmp_path / "mr_test/sr.dcm")
     assert run.as_json()["series_uid"] is None
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("invalid literal: 'DOE^JANE'"), KeyError("DOE^JANE"), RuntimeError("DOE")]
+)
+def test_the_words_of_a_library_s_error_are_not_told_for_they_may_name_the_patient(
+    study: Study, tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    run = run_of(study, raising(error), tmp_path)
+    assert run.reason is not None
+    assert re.fullmatch(rf"{type(error).__name__} at test_reading\.py:\d+", run.reason)
+    assert "DOE" not in report_text(tmp_path / "mr_test/sr.dcm") + caplog.text
+
+
+def test_an_error_that_means_memory_still_says_so(study: Study, tmp_path: Path) -> None:
+    run = run_of(study, raising(RuntimeError("DefaultCPUAllocator: can't allocate memory for DOE^JANE")), tmp_path)
+    assert run.reason is not None
+    assert run.reason.endswith(": out of memory")
+    assert "DOE" not in run.reason
 
 
 def test_a_study_of_two_patients_is_held_and_nothing_is_written(truth: Truth, reader: Reader, tmp_path: Path) -> None:
@@ -251,7 +277,7 @@ def test_weights_that_are_damaged_are_a_failure_with_the_reason(study: Study, tm
     class Damaged(Reader):
         @property
         def algorithm(self) -> Algorithm:  # type: ignore[override]
-            raise ValueError("the weights are not the ones that the card names")
+            raise DamagedWeights("the weights are not the ones that the card names")
 
     (run,) = read(study, Damaged(nothing), name="mr_test", out=tmp_path, job="job 1")
     assert (run.status, run.reason) == ("failed", "the weights are not the ones that the card names")
@@ -273,6 +299,16 @@ def test_a_job_is_the_study_its_instances_and_the_weights(study: Study, truth: T
     retrained.algorithm = replace(ALGORITHM, weights_digest="cd" * 32)
     assert job_key(study, reader) == same
     assert len({same, fewer, job_key(study, retrained)}) == 3
+
+
+def test_our_own_evidence_in_the_folder_does_not_make_it_another_job(
+    study: Study, reader: Reader, truth: Truth, tmp_path: Path
+) -> None:
+    shutil.copytree(truth.files[0].parents[1], tmp_path / "study")
+    run_of(study, reader, tmp_path / "study")
+    ((again,), _) = read_folder(tmp_path / "study")
+    assert len(again.series) == len(study.series) + 2
+    assert job_key(again, reader) == job_key(study, reader)
 
 
 def test_what_is_written_is_not_read_as_a_picture(study: Study, reader: Reader, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import psutil
 import pytest
 
 from node import broker
+from node import clock as module
 from node.clock import Clock, Ringing
 from node.ledger import StudyState
 from node.routing import Route
@@ -226,6 +228,21 @@ def test_a_study_whose_files_are_gone_or_damaged_does_not_stop_the_others(place:
     assert states == [StudyState.UNROUTED, StudyState.UNROUTED, StudyState.SETTLED]
 
 
+@pytest.mark.parametrize(
+    ("cause", "passes"),
+    [
+        (OSError(errno.EIO, "Input/output error"), True),
+        (OSError(errno.EMFILE, "Too many open files"), True),
+        (OSError(errno.ESTALE, "Stale file handle"), True),
+        (OSError(errno.EINVAL, "Invalid argument"), False),
+        (ValueError("not DICOM"), False),
+        (None, False),
+    ],
+)
+def test_what_is_the_disks_fault_may_pass(cause: BaseException | None, passes: bool, tmp_path: Path) -> None:
+    assert module._may_pass(cause, tmp_path / "file") is passes
+
+
 def test_two_clocks_settle_a_study_once(place: Workplace, url: str) -> None:
     studies = [place.arrived() for _ in range(5)]
     clocks = [clock(place, Bell(url), routes(Modality="CT")) for _ in range(2)]
@@ -289,3 +306,22 @@ def test_a_queue_that_is_full_is_not_filled_further() -> None:
     bell = Counter(queue=999)
     Ringing(bell, ANALYZE, bell.ring_job).ring([(number, 5) for number in range(100)] + [(1000, 0)])
     assert bell.rung == [0, 1000]
+
+
+def test_a_study_whose_header_cannot_be_read_now_waits_and_the_others_do_not(place: Workplace, url: str) -> None:
+    def folders(study: str) -> set[Path]:
+        return {place.spool.path(instance.sha256).parent for instance in place.ledger.instances(study)}
+
+    away = place.arrived()
+    good = next(study for study in iter(place.arrived, "") if folders(study).isdisjoint(folders(away)))
+    moved = [(folder, folder.with_name(f"{folder.name}-away")) for folder in folders(away)]
+    for folder, elsewhere in moved:  # as a mount that is absent
+        folder.rename(elsewhere)
+    ticking = clock(place, Bell(url), routes(Modality="CT"))
+    ticking.settle()
+    assert place.ledger.study(away).study.state == StudyState.RECEIVING
+    assert place.ledger.study(good).study.state == StudyState.SETTLED
+    for folder, elsewhere in moved:
+        elsewhere.rename(folder)
+    clock(place, Bell(url), routes(Modality="CT")).settle()
+    assert place.ledger.study(away).study.state == StudyState.SETTLED

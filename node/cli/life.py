@@ -34,12 +34,12 @@ def _bar() -> Progress:
 @click.option("--labels", help="Folder that the mask column of index.csv is relative to; default: --data.")
 @click.option("--out", "target", required=True, type=click.Path(path_type=Path), help="Where the run lies.")
 @click.option("--budget", default="30m", show_default=True, help="How long to train: 90s, 30m, 2h.")
-@click.option("--fold", type=click.IntRange(0, 4), help="Keep this fold of the patients apart and judge on it.")
+@click.option("--fold", default=4, show_default=True, type=click.IntRange(0, 4), help="Kept apart, and judged on.")
 @click.option("--init", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Weights to start from.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--resume", is_flag=True, help="Go on where a stopped run left off.")
 def train(
-    pipeline: str, data: str, labels: str | None, target: Path, budget: str, fold: int | None, init: Path | None,
+    pipeline: str, data: str, labels: str | None, target: Path, budget: str, fold: int, init: Path | None,
     seed: int, resume: bool,
 ) -> None:  # fmt: skip
     """Train a pipeline's network on labelled studies; resumable, with a learning curve as a picture.
@@ -98,7 +98,7 @@ def evaluate(context: click.Context, pipeline: str, data: str, labels: str | Non
     with _bar() as bar:
         task = bar.add_task("reading the studies", total=None)
         try:
-            report = evaluate_pipeline(
+            evaluate_pipeline(
                 registry.load(route.use),
                 existing_folder(data),
                 split,
@@ -109,5 +109,3 @@ def evaluate(context: click.Context, pipeline: str, data: str, labels: str | Non
         except ValueError as error:
             raise NodeError(str(error)) from error
     out.print((target / "report.md").read_text(), markup=False)
-    if not report:
-        raise NodeError("nothing was evaluated")

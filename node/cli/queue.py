@@ -82,7 +82,7 @@ def retry(context: click.Context, job: int) -> None:
     """
     with opened(context) as ledger:
         ledger.retry(job)
-        out.print(f"job {job} is queued again")
+        out.print(f"job {job}: what had failed of it is queued again")
 
 
 @click.command()
@@ -118,7 +118,7 @@ def hold(context: click.Context, study: str, reason: str) -> None:
 @click.argument("study")
 @click.pass_context
 def release(context: click.Context, study: str) -> None:
-    """Release a study that is held.
+    """Release a study that is held, or route one again that no rule wanted.
 
     \b
     Example: wetread release 1.2.840.1

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,35 @@ from pipelines.imaging import CANVAS, CHANNELS, stack
 from pipelines.models.store import DamagedWeights, tensors_of
 from pipelines.models.unet import NETWORKS
 
+
+def _is_number(value: object, low: float = -math.inf, high: float = math.inf) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and low <= value <= high  # type: ignore[arg-type,operator]
+
+
+def _is_share(value: object) -> bool:
+    return _is_number(value, 0, 1)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+# What a card must say: each key with its rule, and the rule in words.
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "name": (_is_text, "a name"),
+    "version": (_is_text, "a version"),
+    "sha256": (lambda v: isinstance(v, str) and bool(re.fullmatch("[0-9a-f]{64}", v)), "a SHA-256 in hexadecimal"),
+    "networks": (
+        lambda v: isinstance(v, list) and bool(v) and all(isinstance(n, str) and n in NETWORKS for n in v),
+        f"a list of networks ({', '.join(NETWORKS)})",
+    ),
+    "threshold": (_is_share, "a number from 0 to 1"),
+    "smallest_cm3": (lambda v: _is_number(v, 0), "a volume of 0 or more"),
+    "smallest_share": (_is_share, "a number from 0 to 1"),
+    "certainty": (lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_number, v)), "two numbers"),
+    "present_from": (_is_share, "a number from 0 to 1"),
+}
 AGREEMENT = 0.999  # share of pixels on the same side of the threshold that half precision must keep
 
 
@@ -33,6 +65,8 @@ class Card:
         smallest_cm3, smallest_share: Components below either (the second of the largest one) are dropped.
         certainty: Offset and slope of the logistic fit on the lesion score.
         present_from: Certainty from which a finding is called present.
+        sha256: Of the weights file.
+        digest: Of the weights and of all that the card says: another threshold is another device.
     """
 
     name: str
@@ -44,20 +78,32 @@ class Card:
     smallest_share: float
     certainty: tuple[float, float]
     present_from: float
+    digest: str
 
     @classmethod
     def read(cls, file: Path) -> Card:
+        """
+        Raises:
+            DamagedWeights: If the card cannot be read or a value on it is impossible; the sentence names the key.
+        """
         try:
-            held: dict[str, Any] = json.loads(file.read_text())
-            return cls(
-                **{name: held[name] for name in ("name", "version", "sha256", "threshold", "present_from")},
-                networks=tuple(held["networks"]),
-                smallest_cm3=held["smallest_cm3"],
-                smallest_share=held["smallest_share"],
-                certainty=(held["certainty"][0], held["certainty"][1]),
-            )
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-            raise DamagedWeights(f"the model card {file} cannot be read: {error!r}") from error
+            held = json.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise DamagedWeights(f"the model card {file} cannot be read: {error}") from error
+        if not isinstance(held, dict):
+            raise DamagedWeights(f"the model card {file} cannot be read: it holds no keys")
+        for key, (is_right, what) in _RULES.items():
+            if key not in held:
+                raise DamagedWeights(f"the model card {file} has no {key!r}")
+            if not is_right(held[key]):
+                raise DamagedWeights(f"the model card {file}: {key!r} is {held[key]!r}, not {what}")
+        content = json.dumps(held, sort_keys=True, separators=(",", ":"))  # however it is indented
+        return cls(
+            **{key: held[key] for key in _RULES if key not in ("networks", "certainty")},
+            networks=tuple(held["networks"]),
+            certainty=(held["certainty"][0], held["certainty"][1]),
+            digest=hashlib.sha256(f"{held['sha256']}\n{content}".encode()).hexdigest(),
+        )
 
 
 class Ensemble:
@@ -83,7 +129,12 @@ class Ensemble:
     def _member(self, kind: str, place: str, tensors: dict[str, Tensor]) -> nn.Module:
         net: nn.Module = NETWORKS[kind](len(CHANNELS))
         own = {name.removeprefix(f"{place}."): v for name, v in tensors.items() if name.startswith(f"{place}.")}
-        net.load_state_dict(own)
+        try:
+            net.load_state_dict(own)
+        except RuntimeError as error:
+            raise DamagedWeights(
+                f"the weights have no network {place} of the kind {kind!r} that the card names"
+            ) from error
         return net.eval().to(device=self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     @property
