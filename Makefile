@@ -3,7 +3,7 @@
 #   make test    the tests
 #   make check   ruff, mypy, the import rules
 #   make bench   the figures in benchmarks/
-# PYTHON and PIP_FLAGS may be set, as: make demo PIP_FLAGS="--index-url …"
+# PYTHON and PIP_FLAGS may be set, as: make demo PYTHON=/usr/bin/python3.12
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP_FLAGS ?=
