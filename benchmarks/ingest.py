@@ -102,7 +102,7 @@ def serve(folder: Path, port: int) -> None:
 
 
 def measure(server: Server, slices: list[Path], *, associations: int, folder: Path) -> dict[str, float]:
-    """One round of one server: instances per second, its CPU seconds and its largest resident memory."""
+    """One round of one server: instances per second, its CPU seconds and its largest memory."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     port = _free_port()
@@ -154,8 +154,8 @@ class _Watch:
             try:
                 times = one.cpu_times()
                 self._cpu[one.pid] = times.user + times.system
-                memory += one.memory_info().rss / 1e6
-            except psutil.Error:
+                memory += _proportional_mb(one.pid)
+            except (psutil.Error, OSError):
                 continue
         self._peak = max(self._peak, memory)
         return sum(self._cpu.values())
@@ -174,6 +174,12 @@ class _Watch:
         self._going.set()
         self._thread.join()
         return self._sample() - self._before, self._peak
+
+
+def _proportional_mb(pid: int) -> float:
+    """Proportional set size: what processes share is counted once."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1000
 
 
 def _free_port() -> int:
@@ -224,11 +230,23 @@ def enclosed() -> None:
             os.execv(unshare, [*enter, "sh", "-c", inside, "sh", *sys.argv])
 
 
+def _disk(folder: Path) -> str:
+    """The kind of file system, and whether it has a journal: that decides what an fsync costs, and is worth."""
+    kind = subprocess.run(["stat", "-f", "-c", "%T", str(folder)], capture_output=True, text=True, check=True).stdout
+    device = folder.stat().st_dev
+    block = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
+    if kind.strip() != "ext2/ext3":
+        return f"file system {kind.strip()}"
+    has_journal = any(Path("/proc/fs/jbd2").glob(f"{block}-*"))
+    return f"file system ext4 {'with' if has_journal else 'without'} a journal"
+
+
 def _report(results: dict[str, Any]) -> str:
     lines = [
         "# Ingest",
         "",
-        f"`{results['command']}` on {results['machine']}; load average before: {results['load']:.1f}.",
+        f"`{results['command']}` on {results['machine']}; {results['disk']};",
+        f"load average before: {results['load']:.1f}.",
         "",
         f"{results['count']} CT slices of 512×512 ({results['megabytes']:.0f} MB), dcmtk storescu, TCP_NODELAY=1 on",
         f"both sides, {results['rounds']} interleaved rounds, median (smallest–largest). Ratios are medians of the",
@@ -282,6 +300,7 @@ def main() -> None:
     results = {
         "command": f"python benchmarks/ingest.py --rounds {options.rounds} --count {options.count}",
         "machine": f"{os.cpu_count()} cores, Linux, Python {platform.python_version()}",
+        "disk": _disk(options.folder),
         "load": load,
         "count": options.count,
         "megabytes": sum(file.stat().st_size for file in slices) / 1e6,

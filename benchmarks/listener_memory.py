@@ -2,8 +2,9 @@
 
     python benchmarks/listener_memory.py [--megabytes 2048]
 
-The sender is dcmtk's storescu; the instance is a sparse file, so that only the receivers' disk is used. The resident
-memory of the server's processes is sampled every 20 ms. The page cache is not counted: the kernel takes it back.
+The sender is dcmtk's storescu; the instance is a sparse file, so that only the receivers' disk is used. The memory
+of the server's processes (proportional set size: what they share is counted once) is sampled every 20 ms. The page
+cache is not counted: the kernel takes it back.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def main() -> None:
         "",
         f"`{command}`: one Enhanced CT instance of {size:.0f} MB, dcmtk storescu, one after the other.",
         "",
-        "| server | peak resident MB | MB/s |",
+        "| server | peak MB | MB/s |",
         "| --- | --- | --- |",
         *map(_line, rows),
         "",

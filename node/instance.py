@@ -178,7 +178,8 @@ class _Walk:
         self._native = transfer_syntax in NATIVE
         self._explicit = transfer_syntax != IMPLICIT_LITTLE  # every compressed one is explicit (PS3.5 A.4)
         order = ">" if transfer_syntax == EXPLICIT_BIG else "<"
-        self._tag, self._short, self._long = (struct.Struct(order + kind).unpack_from for kind in ("HH", "H", "L"))
+        self._head, self._long = (struct.Struct(order + kind).unpack_from for kind in ("HH2sH", "L"))
+        self._is_big = order == ">"
         self._page_start, self._page = start, os.pread(file, _FIRST_PAGE, start)
 
     def through(self) -> dict[int, bytes]:
@@ -190,10 +191,13 @@ class _Walk:
         values: dict[int, bytes] = {}
         offset = self._start
         while offset < self._end:
-            if self._end - offset < 8 or self._at(offset, 8) == b"\0" * 8:
+            if self._end - offset < 8:
                 self._expect_padding(offset)
                 break
             tag, vr, length, start = self.element(offset, explicit=self._explicit)
+            if tag == 0:  # no element has this tag
+                self._expect_padding(offset)
+                break
             if tag in _WANTED and tag not in values and length != _UNDEFINED:
                 values[tag] = self.value(tag, start, length)
             elif tag in _PIXELS and self._native and length != _UNDEFINED:
@@ -205,17 +209,22 @@ class _Walk:
 
     def element(self, offset: int, *, explicit: bool) -> tuple[int, bytes, int, int]:
         """Tag, VR, length and the place of the value of the element at ``offset``."""
-        head = self._at(offset, 8)
-        group, number = self._tag(head)
+        page, place = self._page, offset - self._page_start
+        if place < 0 or place + 12 > len(page):
+            page, place = self._at(offset, min(12, self._end - offset)), 0
+            if len(page) < 8:
+                raise CannotUnderstand("the dataset is truncated")
+        group, number, vr, short = self._head(page, place)
         tag = group << 16 | number
-        if not explicit or group == 0xFFFE:
-            return tag, b"", self._long(head, 4)[0], offset + 8
-        vr = head[4:6]
+        if not explicit or group == 0xFFFE or tag == 0:
+            return tag, b"", self._long(page, place + 4)[0], offset + 8
         if vr in _SHORT_LENGTH:
-            return tag, vr, self._short(head, 6)[0], offset + 8
+            return tag, vr, short, offset + 8
         if not vr.isalpha() or not vr.isupper():
             raise CannotUnderstand(f"{_name(tag)} has no value representation that there is")
-        return tag, vr, self._long(self._at(offset + 8, 4))[0], offset + 12
+        if len(page) < place + 12:
+            raise CannotUnderstand("the dataset is truncated")
+        return tag, vr, self._long(page, place + 8)[0], offset + 12
 
     def value(self, tag: int, start: int, length: int) -> bytes:
         if length > _LONGEST_VALUE:
@@ -223,10 +232,6 @@ class _Walk:
         raw = self._at(start, length)
         # Numbers are handed on in little endian order, whatever the dataset's.
         return raw[::-1] if length == 2 and tag in (_SAMPLES, _ROWS, _COLUMNS, _BITS) and self._is_big else raw
-
-    @property
-    def _is_big(self) -> bool:
-        return bool(self._short(b"\0\1")[0] == 1)
 
     def _at(self, offset: int, count: int) -> bytes:
         if offset + count > self._end:

@@ -230,4 +230,11 @@ def listener_process(folder: Path, *arguments: str) -> Iterator[tuple[subprocess
 
 
 def resident_mb(process: subprocess.Popen[str]) -> float:
-    return float(psutil.Process(process.pid).memory_info().rss / 1e6)
+    """Memory of a process and its children, what they share counted once (proportional set size)."""
+    family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+    total = 0.0
+    for pid in family:
+        with contextlib.suppress(OSError):
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) / 1000
+    return total

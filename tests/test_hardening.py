@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from node.listener import Listener, Tls, listening
@@ -312,6 +313,45 @@ def test_a_comment_tells_the_sender_why_and_names_nobody(listener: Listener) -> 
     assert response.Status == 0xC000
     assert 0 < len(response.ErrorComment) <= 64
     assert "Test" not in response.ErrorComment
+
+
+# The processes
+
+
+def test_an_association_that_dies_takes_nothing_else_along(tmp_path: Path) -> None:
+    with listener_process(tmp_path) as (process, port), Raw(port) as other:
+        assert other.store(encoded(ct(1)), sop_uid="1.2.3.4.1") == 0
+        before = set(psutil.Process(process.pid).children(recursive=True))
+        with Raw(port) as doomed:
+            doomed.socket.sendall(b"".join(list(Raw.store_pdus(encoded(ct(2)), "1.2.3.4.2"))[:-1]))
+            wait_until(lambda: len(psutil.Process(process.pid).children(recursive=True)) > len(before), "its process")
+            (child,) = set(psutil.Process(process.pid).children(recursive=True)) - before
+            child.kill()
+            assert doomed.pdu()[0] == 0, "the line is closed"
+        assert other.store(encoded(ct(3)), sop_uid="1.2.3.4.3") == 0
+        assert echo(port) == 0
+
+
+def test_without_processes_the_listener_goes_on_in_threads(tmp_path: Path) -> None:
+    with listener_process(tmp_path) as (process, port):
+        (forking,) = psutil.Process(process.pid).children()
+        forking.kill()
+        with Raw(port) as sender:
+            assert sender.store(encoded(ct(1)), sop_uid="1.2.3.4.1") == 0
+            assert sender.release() == 6
+
+
+def test_no_process_outlives_the_listener(tmp_path: Path) -> None:
+    with listener_process(tmp_path) as (process, port), Raw(port) as sender:
+        assert sender.store(encoded(ct(1)), sop_uid="1.2.3.4.1") == 0
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) == 2
+        process.kill()
+        wait_until(lambda: not any(map(_is_alive, family)), "the end of its processes", seconds=5)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
 
 # The line

@@ -98,6 +98,13 @@ def test_an_object_torn_by_a_power_cut_goes_to_quarantine(spool: Spool) -> None:
     assert kept(spool, 1).sha256 == torn.sha256  # and it may be sent again
 
 
+def test_an_object_whose_name_was_lost_gets_it_back(spool: Spool) -> None:
+    arrival = kept(spool)
+    spool.path(arrival.sha256).unlink()
+    assert list(spool.unrecorded()) == [arrival]
+    assert hashlib.sha256(spool.path(arrival.sha256).read_bytes()).hexdigest() == arrival.sha256
+
+
 def test_a_torn_object_is_replaced_when_it_is_sent_again(spool: Spool) -> None:
     arrival = kept(spool)
     path = spool.path(arrival.sha256)
@@ -112,7 +119,7 @@ def test_a_sweep_removes_what_a_dead_process_was_receiving_and_spares_the_living
     with spool.receive(sop_class=CT, sop_uid="1.2.3", transfer_syntax=EXPLICIT) as part:
         script = "import sys; from pathlib import Path; from node.spool import Spool; Spool(Path(sys.argv[1])).sweep()"
         subprocess.run([sys.executable, "-c", script, str(spool.root)], cwd=ROOT, check=True)
-        assert files(spool.incoming) == [part.path]
+        assert files(spool.incoming) == [Path(part.path)]
 
 
 def test_keep_takes_a_file_that_somebody_else_wrote(spool: Spool) -> None:

@@ -5,6 +5,7 @@
     association.py  PS3.8: negotiation, P-DATA, release and abort
     command.py      PS3.7: command sets
     storage.py      what a request comes to
+    lanes.py        a process for each association
     journal.py      the ledger catches up
 
 It decodes no pixels, runs no pipeline, and imports neither Celery, torch nor the ledger, which it is handed.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import itertools
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,10 +36,11 @@ from node.listener.association import (
     Request,
 )
 from node.listener.journal import Journal, Ledger
+from node.listener.lanes import Flag, Handover, Lanes
 from node.listener.server import Guest, Places, Server, Tls, Waiting
 from node.listener.storage import Storage
 from node.listener.wire import LineIsDead, Stopped, TooSlow, Wire
-from node.spool import Spool
+from node.spool import Arrival, Spool
 
 __all__ = ["Ledger", "Listener", "ListenerOptions", "Patience", "Peer", "Tls", "listening", "serve"]
 
@@ -100,7 +103,8 @@ class Listener:
         )
         self._places = Places(most=options.max_associations, most_per_address=options.max_associations_per_address)
         self._numbers = itertools.count(1)
-        self._stopping = threading.Event()
+        self._stopping = Flag()
+        self._lanes = Lanes(self._in_lane)
         self._server = Server(
             (options.bind, options.port),
             self._attend,
@@ -115,6 +119,7 @@ class Listener:
 
     def start(self) -> None:
         self._spool.sweep()
+        self._lanes.start()  # before there are threads
         self._journal.start()
         self._server.start()
         _events.info("listening", address=self._options.bind, port=self.port)
@@ -123,6 +128,7 @@ class Listener:
         """Take no more, let each peer finish the instance that it is sending, and tell the ledger."""
         self._stopping.set()
         all_gone = self._server.close(self._options.drain_seconds)
+        self._lanes.close()
         self._journal.close(8)
         _events.info("stopped", state="drained" if all_gone else "cut off")
 
@@ -130,6 +136,7 @@ class Listener:
         """One connection, from its first byte to its last."""
         wire = Wire(guest.connection, stopping=self._stopping.is_set)
         wire.deadline = guest.due
+        association = Association(wire, patience=self._options.patience)
         placed = False
 
         def judge(request: Request) -> Rejection | None:
@@ -138,60 +145,55 @@ class Listener:
             placed = not rejection and self._places.take(guest.address)
             return rejection if rejection or placed else TOO_MANY
 
-        association = Association(wire, judge=judge, patience=self._options.patience)
         try:
-            if not association.negotiate():
-                self._log_rejection(association, guest.address)
-            else:
+            with _courtesy(association, wire, guest.address):
+                if not association.negotiate(judge):
+                    self._log_rejection(association, guest.address)
+                    return
                 introduced()
-                self._converse(association, guest.address)
-            wire.close_after_peer()
-        except ProtocolFault as fault:
-            _events.warning("aborted", caller=association.request.caller, address=guest.address, reason=str(fault))
-            _abort(association, wire, fault.reason)
-        except TooSlow as fault:
-            _events.warning("cut off", caller=association.request.caller, address=guest.address, reason=str(fault))
-            _abort(association, wire, 0)
-        except Stopped:
-            _abort(association, wire, 0)
-        except LineIsDead as fault:
-            how = "aborted by the peer" if isinstance(fault, Aborted) else "line is dead"
-            _events.info(how, caller=association.request.caller, address=guest.address, reason=str(fault))
+                self._see_through(association, wire, guest)
         finally:
             if placed:
                 self._places.leave(guest.address)
 
-    def _converse(self, association: Association, address: str) -> None:
-        number, caller = next(self._numbers), association.request.caller
-        kept = 0
-        began = time.monotonic()
-        storage = Storage(
-            self._spool,
-            caller=caller,
-            address=address,
-            largest_bytes=self._options.largest_bytes,
-            arrived=lambda arrival: self._journal.arrived(arrival, number),
-        )
+    def _see_through(self, association: Association, wire: Wire, guest: Guest) -> None:
+        """An association that stands, to its end: in a process of its own, else in this thread."""
+        number, caller, began, kept = next(self._numbers), association.request.caller, time.monotonic(), 0
+
+        def arrived(arrival: Arrival) -> None:
+            nonlocal kept
+            kept += 1
+            self._journal.arrived(arrival, number)
+
         try:
-            for message in association.messages():
-                answer = storage.answer(message)
-                if answer:
-                    for _ in message.pieces:  # a refused dataset is read to its end before the answer
-                        pass
-                    association.respond(message, answer.status, answer.comment)
-                    kept += answer.status == 0 and message.command.has_dataset
+            handover = Handover(association.request, association.contexts, guest.address, wire.unread)
+            arrivals = None if self._options.tls else self._lanes.hand_over(guest.connection, handover)
+            if arrivals is None:
+                self._storage(caller, guest.address, arrived).converse(association)
+            else:
+                guest.connection.close()  # it is the other process's now
+                for arrival in arrivals:
+                    arrived(arrival)
         finally:
-            peer = self._peer(caller, address)
+            peer = self._peer(caller, guest.address)
             quiet = peer.quiet_seconds if peer and peer.quiet_seconds is not None else self._options.quiet_seconds
             self._journal.closed(number, quiet)
-            _events.info(
-                "association ended",
-                caller=caller,
-                address=address,
-                association=number,
-                count=kept,
-                seconds=round(time.monotonic() - began, 3),
-            )
+            seconds = round(time.monotonic() - began, 3)
+            who = {"caller": caller, "address": guest.address, "association": number}
+            _events.info("association ended", **who, count=kept, seconds=seconds)
+
+    def _in_lane(self, connection: socket.socket, handover: Handover, arrived: Callable[[Arrival], None]) -> None:
+        """What the other process does."""
+        wire = Wire(connection, stopping=self._stopping.is_set, unread=handover.unread)
+        association = Association(
+            wire, patience=self._options.patience, request=handover.request, contexts=handover.contexts
+        )
+        with _courtesy(association, wire, handover.address):
+            self._storage(handover.request.caller, handover.address, arrived).converse(association)
+
+    def _storage(self, caller: str, address: str, arrived: Callable[[Arrival], None]) -> Storage:
+        largest = self._options.largest_bytes
+        return Storage(self._spool, caller=caller, address=address, largest_bytes=largest, arrived=arrived)
 
     def _objection(self, request: Request, address: str) -> Rejection | None:
         if self._options.peers:
@@ -222,6 +224,25 @@ class Listener:
                 code=code,
                 reason=rejection.why,
             )
+
+
+@contextlib.contextmanager
+def _courtesy(association: Association, wire: Wire, address: str) -> Iterator[None]:
+    """End an association as its peer may expect: the last PDU is read before the line is closed, or it is aborted."""
+    try:
+        yield
+        wire.close_after_peer()
+    except ProtocolFault as fault:
+        _events.warning("aborted", caller=association.request.caller, address=address, reason=str(fault))
+        _abort(association, wire, fault.reason)
+    except TooSlow as fault:
+        _events.warning("cut off", caller=association.request.caller, address=address, reason=str(fault))
+        _abort(association, wire, 0)
+    except Stopped:
+        _abort(association, wire, 0)
+    except LineIsDead as fault:
+        how = "aborted by the peer" if isinstance(fault, Aborted) else "line is dead"
+        _events.info(how, caller=association.request.caller, address=address, reason=str(fault))
 
 
 def _abort(association: Association, wire: Wire, reason: int) -> None:

@@ -111,20 +111,26 @@ class Patience:
 
 
 class Association:
-    """One association on one connection.
+    """One association on one connection; with ``request`` and ``contexts`` one that was negotiated before."""
 
-    Args:
-        judge: Says why an association is not to be, or None. It is asked once.
-    """
-
-    def __init__(self, wire: Wire, *, judge: Callable[[Request], Rejection | None], patience: Patience) -> None:
-        self._wire, self._judge, self._patience = wire, judge, patience
-        self.contexts: dict[int, Context] = {}
-        self.request = Request("", "")
+    def __init__(
+        self,
+        wire: Wire,
+        *,
+        patience: Patience,
+        request: Request | None = None,
+        contexts: dict[int, Context] | None = None,
+    ) -> None:
+        self._wire, self._patience = wire, patience
+        self.request = request or Request("", "")
+        self.contexts = contexts or {}
         self.rejection: Rejection | None = None
 
-    def negotiate(self) -> bool:
+    def negotiate(self, judge: Callable[[Request], Rejection | None]) -> bool:
         """Answer the A-ASSOCIATE-RQ; whether the association stands.
+
+        Args:
+            judge: Says why it is not to be, or None. It is asked once.
 
         Raises:
             LineIsDead, Stopped, ProtocolFault
@@ -142,7 +148,7 @@ class Association:
         elif asked.application_context_name != _APPLICATION_CONTEXT:
             self.rejection = CONTEXT_NAME_UNKNOWN
         else:
-            self.rejection = self._judge(self.request)
+            self.rejection = judge(self.request)
         if self.rejection:
             fields = (self.rejection.result, self.rejection.source, self.rejection.reason)
             self._wire.send(struct.pack(">BBLBBBB", 0x03, 0, 4, 0, *fields))
@@ -193,6 +199,7 @@ class Association:
         Raises:
             LineIsDead, Stopped, ProtocolFault
         """
+        self._wire.widen()
         fragments = self._fragments()
         self._expect_message()
         for context_id, is_command, is_last, piece in fragments:

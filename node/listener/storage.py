@@ -14,7 +14,7 @@ from pynetdicom.sop_class import Verification
 from node import log
 from node.errors import CannotUnderstand, DataSetDoesNotMatch, InvalidUid, Refusal
 from node.instance import is_uid
-from node.listener.association import Association, Message
+from node.listener.association import Association, Message, ProtocolFault
 from node.listener.command import (
     C_CANCEL_RQ,
     C_ECHO_RQ,
@@ -24,6 +24,7 @@ from node.listener.command import (
     SUCCESS,
     UNRECOGNISED_OPERATION,
 )
+from node.listener.wire import LineIsDead, Stopped
 from node.spool import Arrival, Origin, Spool
 
 _events = log.get("listener")
@@ -80,6 +81,8 @@ class Storage:
         except Refusal as refusal:
             self._warn(message, refusal.status, str(refusal))
             return Answer(refusal.status, str(refusal))
+        except (LineIsDead, Stopped, ProtocolFault):  # what the line does ends the association
+            raise
         except Exception as fault:  # a bug of ours: the sender keeps its instance and is told
             self._warn(message, PROCESSING_FAILURE, type(fault).__name__)
             return Answer(PROCESSING_FAILURE, "internal error")

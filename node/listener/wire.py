@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
+import struct
 import time
 from collections.abc import Callable, Iterator
 
@@ -34,20 +36,38 @@ class Wire:
         may_stop: Whether nothing is under way, so that a read may raise Stopped.
     """
 
-    def __init__(self, connection: socket.socket, *, stopping: Callable[[], bool], send_seconds: float = 30) -> None:
+    def __init__(
+        self, connection: socket.socket, *, stopping: Callable[[], bool], unread: bytes = b"", send_seconds: float = 30
+    ) -> None:
         self._socket, self._stopping, self._send_seconds = connection, stopping, send_seconds
         self._view = memoryview(bytearray(_SMALL))
-        self._next = self._end = 0  # what lies in the buffer and was not yet handed out
+        self._view[: len(unread)] = unread
+        self._next, self._end = 0, len(unread)  # what lies in the buffer and was not yet handed out
         self.deadline = time.monotonic()
         self.may_stop = False
-        connection.settimeout(TICK_SECONDS)
+        self._is_tls = isinstance(connection, ssl.SSLSocket)
+        self._set_timeouts()
+
+    def _set_timeouts(self) -> None:
+        if self._is_tls:
+            self._socket.settimeout(TICK_SECONDS)
+            return
+        # The kernel's timeouts: Python's own cost a poll() per read, and two ioctl() per answer.
+        self._socket.settimeout(None)
+        for option, seconds in ((socket.SO_RCVTIMEO, TICK_SECONDS), (socket.SO_SNDTIMEO, self._send_seconds)):
+            interval = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+            self._socket.setsockopt(socket.SOL_SOCKET, option, interval)
 
     def allow(self, seconds: float) -> None:
         self.deadline = time.monotonic() + seconds
 
+    @property
+    def unread(self) -> bytes:
+        return bytes(self._view[self._next : self._end])
+
     def widen(self) -> None:
         """Take a large buffer: worth it only once the peer is known."""
-        rest = bytes(self._view[self._next : self._end])
+        rest = self.unread
         self._view = memoryview(bytearray(_LARGE))
         self._view[: len(rest)] = rest
         self._next, self._end = 0, len(rest)
@@ -82,7 +102,7 @@ class Wire:
         while True:
             try:
                 self._next, self._end = 0, self._socket.recv_into(self._view)
-            except TimeoutError:
+            except (TimeoutError, BlockingIOError):
                 self._end = -1
             except OSError as error:
                 raise LineIsDead(f"the connection broke: {error.strerror}") from error
@@ -100,9 +120,11 @@ class Wire:
     def send(self, message: bytes) -> None:
         """Raises: LineIsDead."""
         try:
-            self._socket.settimeout(self._send_seconds)
+            if self._is_tls:
+                self._socket.settimeout(self._send_seconds)
             self._socket.sendall(message)
-            self._socket.settimeout(TICK_SECONDS)
+            if self._is_tls:
+                self._socket.settimeout(TICK_SECONDS)
         except OSError as error:
             raise LineIsDead(f"the connection broke: {error.strerror or error}") from error
 
