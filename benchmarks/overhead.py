@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from node.errors import NodeError
 from node.ledger import StudyHistory
 from pipelines import synthetic
 from tests.peers import orthanc
@@ -58,7 +59,7 @@ def delivered(node: Node, uid: str) -> StudyHistory:
     while time.monotonic() < until:
         try:
             history = node.ledger.study(uid)
-        except Exception:
+        except NodeError:
             pass
         else:
             if history.deliveries and all(one.delivered_at for one in history.deliveries):
