@@ -19,11 +19,14 @@ from pipelines.models.unet import NETWORKS, ResidualUNet, SqueezeUNet
 from pipelines.mr_brain import CARD
 from pipelines.training import cases, loop, metrics, operate, pack, ship
 from pipelines.training.batches import Sampler
+from pipelines.training.brain import BrainTask
 from pipelines.training.evaluate import Row, evaluate, summary
 from pipelines.training.pictures import learning_curve
 from pipelines.training.prepare import NoLabels, labelled_studies, prepare_all
+from pipelines.training.recipes import UnknownPipeline
+from pipelines.training.recipes.mr_brain import of_splits
 from pipelines.training.report import markdown
-from pipelines.training.train import UnknownPipeline, _of_train, train
+from pipelines.training.train import train
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -111,15 +114,15 @@ OPTIONS = loop.Options(network="narrow", batch=2, epochs=2, checks=4, seed=7, fo
 
 def test_a_run_that_is_killed_and_resumed_gives_the_weights_of_one_that_is_not(tmp_path: Path, narrow: None) -> None:
     patients = [case("A")]
-    whole = loop.fit(patients, tmp_path / "whole", OPTIONS)
+    whole = loop.fit(BrainTask(patients, OPTIONS), tmp_path / "whole", OPTIONS)
 
     def kill(progress: loop.Progress) -> None:
         if progress.share >= 0.5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        loop.fit(patients, tmp_path / "killed", OPTIONS, progress=kill)
-    resumed = loop.fit(patients, tmp_path / "killed", OPTIONS, resume=True)
+        loop.fit(BrainTask(patients, OPTIONS), tmp_path / "killed", OPTIONS, progress=kill)
+    resumed = loop.fit(BrainTask(patients, OPTIONS), tmp_path / "killed", OPTIONS, resume=True)
     assert resumed.steps == whole.steps
     one, other = load_file(whole.weights), load_file(resumed.weights)
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -131,17 +134,17 @@ def test_a_run_stops_early_when_the_fold_gets_no_better(tmp_path: Path, narrow: 
     for each in cases.split(patients, fold)[1]:
         each.mask[:] = False  # its Dice is 0 or 1 and at next to no rate stays what it is
     options = loop.Options(network="narrow", batch=2, epochs=4, checks=8, patience=1, rate=1e-12, fold=fold)
-    result = loop.fit(patients, tmp_path, options)
-    assert result.best_dice is not None
+    result = loop.fit(BrainTask(patients, options), tmp_path, options)
+    assert result.best is not None
     curve = json.loads((tmp_path / "curve.json").read_text())
     assert len(curve) == 2
 
 
 def test_a_run_with_nothing_to_judge_by_writes_no_number_that_json_does_not_know(tmp_path: Path, narrow: None) -> None:
-    result = loop.fit([case("A")], tmp_path, OPTIONS)
+    result = loop.fit(BrainTask([case("A")], OPTIONS), tmp_path, OPTIONS)
     curve = json.loads((tmp_path / "curve.json").read_text(), parse_constant=pytest.fail)
-    assert [point["dice"] for point in curve] == [None] * 4
-    assert result.best_dice is None
+    assert [point["score"] for point in curve] == [None] * 4
+    assert result.best is None
     learning_curve(tmp_path / "curve.json", tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 5_000
 
@@ -152,7 +155,7 @@ def test_what_is_kept_is_the_mean_of_the_best_check_and_the_last(tmp_path: Path,
     for each in cases.split(patients, fold)[1]:
         each.mask[:] = False  # the first check, with nothing learnt, stays the best
     options = loop.Options(network="narrow", batch=2, epochs=4, checks=3, patience=99, seed=5, fold=fold)
-    result = loop.fit(patients, tmp_path, options)
+    result = loop.fit(BrainTask(patients, options), tmp_path, options)
     kept, best = store.tensors_of(result.weights), store.tensors_of(tmp_path / "best.safetensors")
     last = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["averaged"]
     moved = [name for name in last if last[name].is_floating_point() and not torch.allclose(best[name], last[name])]
@@ -179,10 +182,15 @@ def test_the_shipped_members_are_the_mean_of_their_two_sources(tmp_path: Path) -
 def test_a_run_does_not_go_on_from_a_checkpoint_of_another(
     tmp_path: Path, narrow: None, name: str, value: str | int
 ) -> None:
-    loop.fit([case("A")], tmp_path, replace(OPTIONS, epochs=1))
+    loop.fit(BrainTask([case("A")], replace(OPTIONS, epochs=1)), tmp_path, replace(OPTIONS, epochs=1))
     before = (tmp_path / "options.json").read_bytes()
     with pytest.raises(loop.OtherRun, match=name):
-        loop.fit([case("A")], tmp_path, replace(OPTIONS, **{name: value}), resume=True)
+        loop.fit(
+            BrainTask([case("A")], replace(OPTIONS, **{name: value})),
+            tmp_path,
+            replace(OPTIONS, **{name: value}),
+            resume=True,
+        )
     assert (tmp_path / "options.json").read_bytes() == before
 
 
@@ -190,16 +198,18 @@ def test_a_run_that_begins_anew_leaves_no_older_checkpoint_to_go_on_from(tmp_pat
     def kill(_: loop.Progress) -> None:
         raise KeyboardInterrupt
 
-    loop.fit([case("A")], tmp_path, replace(OPTIONS, epochs=1))
+    loop.fit(BrainTask([case("A")], replace(OPTIONS, epochs=1)), tmp_path, replace(OPTIONS, epochs=1))
     other = replace(OPTIONS, epochs=8, checks=1, seed=9)  # 26 steps: it says how it stands at 25, before its check
     with pytest.raises(KeyboardInterrupt):
-        loop.fit([case("A")], tmp_path, other, progress=kill)
-    loop.fit([case("A")], tmp_path, other, resume=True)
+        loop.fit(BrainTask([case("A")], other), tmp_path, other, progress=kill)
+    loop.fit(BrainTask([case("A")], other), tmp_path, other, resume=True)
     assert pack.facts_of(tmp_path / "weights.safetensors")["seed"] == "9"
 
 
 def test_members_say_which_fold_they_left_out_and_ship_holds_them_to_it(tmp_path: Path, narrow: None) -> None:
-    member = loop.fit([case("A")], tmp_path, replace(OPTIONS, epochs=1, fold=2)).weights
+    member = loop.fit(
+        BrainTask([case("A")], replace(OPTIONS, epochs=1, fold=2)), tmp_path, replace(OPTIONS, epochs=1, fold=2)
+    ).weights
     assert pack.facts_of(member) == {"network": "narrow", "fold": "2", "seed": "7"}
     assert ship.members_of([f"2={member}"]) == {2: member}
     with pytest.raises(ship.SeenPatients, match="left out the fold 2, not 1"):
@@ -403,7 +413,7 @@ def test_a_patient_that_does_not_serve_is_left_out_of_training_and_said(tmp_path
     elif fault == "a mask of another size":
         Image.fromarray(np.ones((5, 5), np.uint8)).save(mask)
     notes: list[str] = []
-    prepare_all(tmp_path, tmp_path, tmp_path / "cases", wanted="dev", phantoms=0, said=notes.append)
+    prepare_all(tmp_path, tmp_path, tmp_path / "cases", wanted=("dev",), phantoms=0, said=notes.append)
     assert len(notes) == 1
     assert notes[0].startswith("SYN-0001 is left out: ")
     assert cases.load(tmp_path / "cases") == ()
@@ -417,7 +427,7 @@ def test_only_patients_of_the_split_train_are_trained_on(tmp_path: Path) -> None
             if patient == "P1":
                 file.write("study_uid,sop_uid,file,mask,patient_id,institution,split\n")
             file.write(f"1.{patient[1]},1.2,a/b/c.dcm,,{patient},XX,{split}\n")
-    assert [each.patient for each in _of_train(tmp_path / "cases", tmp_path)] == ["P1"]
+    assert [each.patient for each in of_splits(tmp_path / "cases", tmp_path, ("train",))] == ["P1"]
 
 
 def test_the_model_card_says_what_the_files_beside_it_say() -> None:

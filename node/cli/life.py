@@ -34,13 +34,15 @@ def _bar() -> Progress:
 @click.option("--labels", help="Folder that the mask column of index.csv is relative to; default: --data.")
 @click.option("--out", "target", required=True, type=click.Path(path_type=Path), help="Where the run lies.")
 @click.option("--budget", default="30m", show_default=True, help="How long to train: 90s, 30m, 2h.")
+@click.option("--part", help="Which of its networks, where it has several; default: the first.")
+@click.option("--split", "splits", multiple=True, default=("train",), show_default=True, help="Rows to learn from.")
 @click.option("--fold", default=4, show_default=True, type=click.IntRange(0, 4), help="Kept apart, and judged on.")
 @click.option("--init", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Weights to start from.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--resume", is_flag=True, help="Go on where a stopped run left off.")
 def train(
-    pipeline: str, data: str, labels: str | None, target: Path, budget: str, fold: int, init: Path | None,
-    seed: int, resume: bool,
+    pipeline: str, data: str, labels: str | None, target: Path, budget: str, part: str | None, splits: tuple[str, ...],
+    fold: int, init: Path | None, seed: int, resume: bool,
 ) -> None:  # fmt: skip
     """Train a pipeline's network on labelled studies; resumable, with a learning curve as a picture.
 
@@ -55,7 +57,7 @@ def train(
         task = bar.add_task("reading the studies", total=1.0)
 
         def show(now: Step) -> None:
-            judged = "" if now.dice is None else f", Dice {now.dice:.3f}"
+            judged = "" if now.score is None else f", {now.score:.3f} on the fold"
             text = now.note or f"step {now.step}, loss {now.loss:.3f}{judged}, {now.seconds_left / 60:.0f} min left"
             bar.update(task, completed=now.share, description=text)
 
@@ -65,6 +67,8 @@ def train(
                 existing_folder(data),
                 target,
                 labels=existing_folder(labels or data),
+                part=part,
+                splits=splits,
                 budget_seconds=seconds,
                 seed=seed,
                 fold=fold,
@@ -74,7 +78,7 @@ def train(
             )
         except ValueError as error:
             raise NodeError(str(error)) from error
-    judged = "" if result.best_dice is None else f", best Dice {result.best_dice:.3f}"
+    judged = "" if result.best is None else f", best {result.best:.3f} on the fold"
     out.print(f"{result.steps} steps in {result.seconds / 60:.1f} min{judged}: {result.weights}")
 
 

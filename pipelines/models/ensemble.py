@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.imaging import CANVAS, CHANNELS, stack
+from pipelines.models.precision import PAYS, half_pays
 from pipelines.models.store import DamagedWeights, tensors_of
 from pipelines.models.unet import NETWORKS
 
@@ -141,7 +142,7 @@ class Ensemble:
     def uses_half_precision(self) -> bool:
         """Whether bfloat16 is used: on a GPU; on a CPU where a probe showed that it is faster and agrees."""
         if self._half is None:
-            self._half = self._probe()
+            self._half = half_pays(self.device) and self._probe()
         return self._half
 
     @torch.inference_mode()
@@ -154,7 +155,7 @@ class Ensemble:
             sides[half] = self._members(x, half=half) > self._threshold
             seconds[half] = min(seconds[half], time.perf_counter() - begun)
         agreement = float((sides[False] == sides[True]).float().mean())
-        return seconds[True] < 0.9 * seconds[False] and agreement >= AGREEMENT
+        return seconds[True] < PAYS * seconds[False] and agreement >= AGREEMENT
 
     def _members(self, x: Tensor, *, half: bool) -> Tensor:
         """(N, CHANNELS, rows, columns) → probabilities (N, rows, columns)."""

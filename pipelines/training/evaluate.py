@@ -71,7 +71,7 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     slices: list[tuple[float, Slice]] = []
-    for labelled in labelled_studies(data, labels, wanted=split):
+    for labelled in labelled_studies(data, labels, wanted=(split,)):
         for condition, removed in REMOVED.items():
             study = without(labelled.study, removed)
             if removed and len(study.series) == len(labelled.study.series):

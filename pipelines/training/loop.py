@@ -2,8 +2,8 @@
 
 The learning rate follows the share of the budget that is spent (of seconds, or of epochs), so it is zero at the end of
 a run that spends all of it, and not of one that is killed or stops early. What is kept is the mean of two: the averaged
-weights at the best check on the fold, and those at the last check. It reads prepared cases; DICOM is read in
-``prepare``, and what the result is worth in ``evaluate``.
+weights at the best check on the fold, and those at the last check. What is learnt is a ``Task``: here are no pictures,
+no labels and no loss.
 """
 
 from __future__ import annotations
@@ -12,34 +12,59 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.imaging import CHANNELS, stack
 from pipelines.models import store
-from pipelines.models.unet import NETWORKS
-from pipelines.training.batches import Sampler
-from pipelines.training.cases import Case, split
-from pipelines.training.metrics import dice
+from pipelines.models.precision import half_pays
 
 
 class OtherRun(ValueError):
     """The checkpoint to go on from is of a run with other options."""
 
 
+class Task(Protocol):
+    """What is learnt, and from what.
+
+    Attributes:
+        measure: What ``judge`` gives, in words: "mean volume Dice".
+        facts: What the header of the weights says beside network, fold and seed; text alone.
+    """
+
+    @property
+    def measure(self) -> str: ...
+
+    @property
+    def facts(self) -> dict[str, str]: ...
+
+    @property
+    def batches(self) -> int:
+        """Of an epoch."""
+
+    def network(self) -> nn.Module:
+        """Untrained, and the same after the same ``torch.manual_seed``."""
+
+    def draw(self, step: int) -> tuple[Tensor, Any]:
+        """A batch for the network, and its truth; from ``step`` and the run's seed alone."""
+
+    def loss(self, outputs: Any, truth: Any) -> Tensor:
+        """Of what the network made of the batch."""
+
+    def judge(self, net: nn.Module) -> float | None:
+        """How good the network is on the pictures kept apart, more is better; None where none were."""
+
+
 @dataclass(frozen=True)
 class Options:
     """What a run is.
 
-    Two runs with equal options and cases give equal weights only where ``epochs`` is the budget, on one machine with
-    one number of threads. An epoch is as many draws of slices with a lesion as there are such slices; they are drawn
-    with replacement, so one may come up more often than another.
+    Two runs with equal options and pictures give equal weights only where ``epochs`` is the budget, on one machine with
+    one number of threads.
     """
 
     network: str = "squeeze"
@@ -64,7 +89,7 @@ class Progress:
     step: int
     share: float  # of the budget, 0 to 1
     loss: float
-    dice: float | None  # mean volume Dice on the fold, of the averaged weights
+    score: float | None  # on the fold, of the averaged weights
     seconds_left: float
     note: str = ""
 
@@ -74,7 +99,7 @@ class TrainResult:
     """What came of a run."""
 
     weights: Path  # the mean of the averaged weights at the best check and at the last
-    best_dice: float | None  # on the fold, of the averaged weights at the best check: not of that mean
+    best: float | None  # score on the fold, of the averaged weights at the best check: not of that mean
     steps: int
     seconds: float
 
@@ -113,7 +138,7 @@ class _State:
 
 
 def fit(
-    cases: Sequence[Case],
+    task: Task,
     out: Path,
     options: Options,
     *,
@@ -121,12 +146,11 @@ def fit(
     resume: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> TrainResult:
-    """Train on ``cases`` less the fold; write ``weights.safetensors`` and ``curve.json`` into ``out``.
+    """Learn a task; write ``weights.safetensors`` and ``curve.json`` into ``out``.
 
     Raises:
         OtherRun: If the checkpoint to resume is of a run with another network, fold, seed or batch.
     """
-    training, judged = split(cases, options.fold)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, weights, best = out / "checkpoint.pt", out / "weights.safetensors", out / "best.safetensors"
     goes_on = resume and checkpoint.exists()
@@ -135,17 +159,16 @@ def fit(
     else:
         checkpoint.unlink(missing_ok=True)  # or a later resume would take it for one of this run
     (out / "options.json").write_text(json.dumps(asdict(options), indent=1))
-    state = _start(options, init)
+    state = _start(task, options, init)
     if goes_on:
         state.load(checkpoint)
-    sampler = Sampler(training, options.batch, options.seed)
-    positives = sum(int(case.mask.flatten(1).any(1).sum()) for case in training)
-    total = math.ceil(options.epochs * positives * 8 / 5 / options.batch) if options.epochs else None
+    total = options.epochs * task.batches if options.epochs else None
+    facts = _facts(options) | task.facts
     begun, before = time.monotonic(), state.seconds
     losses: list[float] = []
     while (share := _share(state, options, total)) < 1.0:
         _set_rate(state.optimizer, share, options)
-        losses.append(_one_step(state, sampler, options))
+        losses.append(_one_step(state, task, options))
         state.seconds = before + time.monotonic() - begun
         if state.step % 25 == 0:
             left = state.seconds / max(share, 1e-6) * (1 - share)
@@ -153,15 +176,15 @@ def fit(
         share = _share(state, options, total)
         if (check := int(share * options.checks)) > state.checked:
             state.checked = check
-            score = _check(state, judged, options, best)
-            store.save(mean_of(best, state.averaged), weights, _facts(options))
+            score = _check(state, task, facts, best)
+            store.save(mean_of(best, state.averaged), weights, facts)
             mean_loss = sum(losses) / len(losses)
             losses = []
-            state.curve.append({"step": state.step, "seconds": state.seconds, "loss": mean_loss, "dice": score})
+            state.curve.append({"step": state.step, "seconds": state.seconds, "loss": mean_loss, "score": score})
             (out / "curve.json").write_text(json.dumps(state.curve, indent=1))
             state.save(checkpoint)
             progress(Progress(state.step, min(1.0, share), mean_loss, score, state.seconds / share * (1 - share)))
-            if judged and state.since_best >= options.patience:
+            if score is not None and state.since_best >= options.patience:
                 break
     return TrainResult(weights, state.best, state.step, state.seconds)
 
@@ -193,9 +216,9 @@ def mean_of(best: Path, last: nn.Module) -> nn.Module:
     return mean
 
 
-def _start(options: Options, init: Path | None) -> _State:
+def _start(task: Task, options: Options, init: Path | None) -> _State:
     torch.manual_seed(options.seed)
-    net = NETWORKS[options.network](len(CHANNELS)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = task.network()
     given = store.initialise(net, init) if init else frozenset()
     groups = [
         {"params": [p for name, p in net.named_parameters() if (name in given) == known], "scale": scale}
@@ -220,14 +243,13 @@ def _set_rate(optimizer: torch.optim.Optimizer, share: float, options: Options) 
         group["lr"] = rate * group["scale"]
 
 
-def _one_step(state: _State, sampler: Sampler, options: Options) -> float:
-    images, masks = sampler.draw(state.step)
-    images = images.to(memory_format=torch.channels_last)
+def _one_step(state: _State, task: Task, options: Options) -> float:
+    images, truth = task.draw(state.step)
     state.net.train()
     torch.manual_seed(options.seed * 1_000_003 + state.step)  # dropout, the same after a resume
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = state.net(images)
-    loss = _loss(logits, masks)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half_pays()):
+        outputs = state.net(images)
+    loss = task.loss(outputs, truth)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.net.parameters(), 1.0)
@@ -241,36 +263,12 @@ def _one_step(state: _State, sampler: Sampler, options: Options) -> float:
     return float(loss.detach())
 
 
-def _loss(logits: list[Tensor], masks: Tensor) -> Tensor:
-    """Cross-entropy and soft Dice over the whole batch, so that slices without a lesion count; coarser ones less."""
-    total = torch.zeros(())
-    for level, logit in enumerate(logits):
-        target = F.avg_pool2d(masks, 2**level) if level else masks
-        logit = logit.float()
-        probability = logit.sigmoid()
-        overlap = (2 * (probability * target).sum() + 1) / (probability.sum() + target.sum() + 1)
-        total = total + 0.5**level * (F.binary_cross_entropy_with_logits(logit, target) + 1 - overlap)
-    return total
-
-
-def _check(state: _State, judged: Sequence[Case], options: Options, best: Path) -> float | None:
-    """Judge the averaged weights on the fold and keep them when they are the best; without a fold, always."""
-    scores = [dice(predict(state.averaged, case.images).numpy() > 0.5, case.mask.numpy()) for case in judged]
-    score = sum(scores) / len(scores) if scores else None
+def _check(state: _State, task: Task, facts: dict[str, str], best: Path) -> float | None:
+    """Judge the averaged weights and keep them when they are the best; where nothing was kept apart, always."""
+    score = task.judge(state.averaged)
     if score is None or state.best is None or score > state.best:
-        store.save(state.averaged, best, _facts(options))
+        store.save(state.averaged, best, facts)
         state.best, state.since_best = score, 0
     else:
         state.since_best += 1
     return score
-
-
-@torch.inference_mode()
-def predict(net: nn.Module, images: Tensor, *, batch: int = 16) -> Tensor:
-    """Probabilities (frames, rows, columns) of a case's images (frames, sequences, rows, columns)."""
-    out = []
-    for places in torch.split(torch.arange(images.shape[0]), batch):
-        x = stack(images, places).float().to(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
-            out.append(net(x)[0].float().sigmoid()[:, 0])
-    return torch.cat(out)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +64,12 @@ def judge(labelled: Labelled, canvas_of: Callable[[Prepared], torch.Tensor]) -> 
 
 
 def judge_folds(
-    members: Mapping[int, Path], data: Path, labels: Path, *, said: Callable[[str], None] = lambda _: None
+    members: Mapping[int, Path],
+    data: Path,
+    labels: Path,
+    *,
+    splits: Collection[str] = ("train",),
+    said: Callable[[str], None] = lambda _: None,
 ) -> list[Judged]:
     """Every patient of the folds, each by the member that was trained without that fold.
 
@@ -75,7 +80,7 @@ def judge_folds(
     judged = []
     with tempfile.TemporaryDirectory() as folder:
         pipelines = {fold: _alone(member, Path(folder, f"{fold}.json")) for fold, member in members.items()}
-        for labelled in labelled_studies(data, labels, wanted="train", left_out=said):
+        for labelled in labelled_studies(data, labels, wanted=splits, left_out=said):
             if (fold := fold_of(labelled.patient)) not in pipelines:
                 continue
             try:

@@ -22,19 +22,19 @@ class Slice:
     caption: str
 
 
-def learning_curve(curve: Path, out: Path) -> None:
-    """Loss and Dice over minutes, from the ``curve.json`` of a run."""
+def learning_curve(curve: Path, out: Path, *, measure: str = "mean volume Dice") -> None:
+    """Loss and the score on the fold over minutes, from the ``curve.json`` of a run."""
     points = json.loads(curve.read_text()) if curve.exists() else []
     plt = _pyplot()
     figure, left = plt.subplots(figsize=(7, 4), layout="constrained")
     minutes = [point["seconds"] / 60 for point in points]
     left.plot(minutes, [point["loss"] for point in points], color="tab:gray", label="training loss")
     left.set(xlabel="minutes", ylabel="loss")
-    judged = [(point["seconds"] / 60, point["dice"]) for point in points if point["dice"] is not None]
+    judged = [(point["seconds"] / 60, point["score"]) for point in points if point["score"] is not None]
     if judged:
         right = left.twinx()
-        right.plot(*zip(*judged, strict=True), color="tab:blue", marker="o", label="volume Dice on the fold")
-        right.set(ylabel="mean volume Dice", ylim=(0, 1))
+        right.plot(*zip(*judged, strict=True), color="tab:blue", marker="o", label=f"{measure} on the fold")
+        right.set(ylabel=measure, ylim=(0, 1))
     figure.legend(loc="lower right", bbox_to_anchor=(0.9, 0.15))
     figure.savefig(out, dpi=110)
     plt.close(figure)

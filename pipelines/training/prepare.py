@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,11 +49,11 @@ class Labelled:
         return np.stack(masks)
 
 
-def index_rows(data: Path, *, wanted: str | None = None) -> list[dict[str, str]]:
-    """Rows of ``index.csv`` in ``data``, of one split alone if it is ``wanted``.
+def index_rows(data: Path, *, wanted: Collection[str] | None = None) -> list[dict[str, str]]:
+    """Rows of ``index.csv`` in ``data``, of the splits alone that are ``wanted``.
 
     Raises:
-        NoLabels: If there is no index, a column is missing, or there is no row of that split.
+        NoLabels: If there is no index, a column is missing, or there is no row of those splits.
     """
     index = data / "index.csv"
     if not index.is_file():
@@ -62,21 +62,21 @@ def index_rows(data: Path, *, wanted: str | None = None) -> list[dict[str, str]]
         reader = csv.DictReader(file)
         if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
             raise NoLabels(f"{index} has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)}")
-        rows = [row for row in reader if wanted in (None, row["split"])]
+        rows = [row for row in reader if wanted is None or row["split"] in wanted]
     if not rows:
-        raise NoLabels(f"{index} has no row of the split {wanted!r}")
+        raise NoLabels(f"{index} has no row of the split {' or '.join(wanted or ())}")
     return rows
 
 
 def labelled_studies(
-    data: Path, labels: Path, *, wanted: str | None = None, left_out: Callable[[str], None] | None = None
+    data: Path, labels: Path, *, wanted: Collection[str] | None = None, left_out: Callable[[str], None] | None = None
 ) -> Iterator[Labelled]:
     """Studies of a DICOM folder with its ``index.csv``, one after the other.
 
     Args:
         data: Holds ``index.csv`` with a row per instance and the ``COLUMNS``.
         labels: The folder that the paths in ``mask`` start from; a picture above 0 where the lesion is.
-        wanted: Only rows of this split.
+        wanted: Only rows of these splits.
         left_out: Told why a study is left out that, or a mask of which, cannot be read; without it that raises.
 
     Raises:
@@ -137,7 +137,13 @@ def synthetic_cases(count: int, *, seed: int = 0) -> Iterator[Case]:
 
 
 def prepare_all(
-    data: Path, labels: Path, cache: Path, *, wanted: str = "train", phantoms: int = 16, said: Callable[[str], None]
+    data: Path,
+    labels: Path,
+    cache: Path,
+    *,
+    wanted: Collection[str] = ("train",),
+    phantoms: int = 16,
+    said: Callable[[str], None],
 ) -> None:
     """Fill ``cache`` with every case that is not there yet; a study that does not serve is left out, and said."""
     for labelled in labelled_studies(data, labels, wanted=wanted, left_out=said):
