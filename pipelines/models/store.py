@@ -54,7 +54,9 @@ def initialise(net: nn.Module, file: Path) -> frozenset[str]:
         if name not in own:
             continue
         value = value.float()
-        if own[name].shape != value.shape and value.dim() == 4 and value.shape[1] == 3:
+        if own[name].shape != value.shape and value.dim() == 4 and value.shape[1] == 3 and own[name].shape[1] == 1:
+            value = value.sum(1, keepdim=True)  # a grey picture: red, green and blue are one
+        elif own[name].shape != value.shape and value.dim() == 4 and value.shape[1] == 3:
             extra = own[name].shape[1] - 3
             value = torch.cat((value, value[:, 1:2].expand(-1, extra, -1, -1) * 0.1), 1)
         if own[name].shape == value.shape:

@@ -1,14 +1,15 @@
 """The networks that outline: a residual U-Net, and a U-Net on SqueezeNet 1.1 as its encoder. Tensors in, logits out.
 
-Both take (N, channels, rows, columns) with rows and columns divisible by 32 and give (N, 1, rows, columns); in training
-mode coarser logits follow (deep supervision). Inside, the finest grid is half that of the image, and each of its points
-answers for its four pixels (pixel shuffle): a third of the time for the same outlines. Where weights come from is not
-known here: see ``store``.
+Both take (N, channels, rows, columns) with rows and columns divisible by 32 and give (N, outputs, rows, columns); in
+training mode coarser logits follow (deep supervision). Inside, the finest grid is half that of the image, and each of
+its points answers for its four pixels (pixel shuffle): a third of the time for the same outlines. Where weights come
+from is not known here: see ``store``.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -43,7 +44,7 @@ class Residual(nn.Module):
 class Decoder(nn.Module):
     """From the coarsest features up, joining the encoder's at each size (Ronneberger et al. 2015)."""
 
-    def __init__(self, widths: tuple[int, ...], *, inner: tuple[int, ...], supervised: int = 2) -> None:
+    def __init__(self, widths: Sequence[int], *, inner: Sequence[int], supervised: int = 2, outputs: int = 1) -> None:
         """``widths`` of the encoder's features and ``inner`` of the decoder's, finest first."""
         super().__init__()
         below = (*inner[1:], widths[-1])
@@ -52,7 +53,7 @@ class Decoder(nn.Module):
         )
         self.smooth = nn.ModuleList(conv(own, own) for own in inner)
         self.heads = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(own, 4, 1), nn.PixelShuffle(2)) for own in inner[: supervised + 1]
+            nn.Sequential(nn.Conv2d(own, 4 * outputs, 1), nn.PixelShuffle(2)) for own in inner[: supervised + 1]
         )
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
@@ -68,13 +69,13 @@ class Decoder(nn.Module):
 class ResidualUNet(nn.Module):
     """Trained from scratch."""
 
-    def __init__(self, channels: int, widths: tuple[int, ...] = (32, 64, 128, 224, 256)) -> None:
+    def __init__(self, channels: int, widths: Sequence[int] = (32, 64, 128, 224, 256), *, outputs: int = 1) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.PixelUnshuffle(2), conv(4 * channels, widths[0]), Residual(widths[0], widths[0]))
         self.down = nn.ModuleList(
             Residual(a, b, stride=2, dropout=0.1 if b > 200 else 0.0) for a, b in itertools.pairwise(widths)
         )
-        self.decoder = Decoder(widths, inner=widths[:-1])
+        self.decoder = Decoder(widths, inner=widths[:-1], outputs=outputs)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         features = [self.stem(x)]
@@ -119,28 +120,33 @@ class Levelled(nn.Module):
         return x * self.scale.to(x.dtype) + self.shift.to(x.dtype)
 
 
+def squeeze_features(channels: int) -> nn.ModuleDict:
+    """SqueezeNet 1.1's layers with weights, named as in torchvision; the first is padded, so that sizes halve."""
+    return nn.ModuleDict(
+        {
+            "0": nn.Conv2d(channels, 64, 3, 2, 1),
+            "3": Fire(64, 16, 64),
+            "4": Fire(128, 16, 64),
+            "6": Fire(128, 32, 128),
+            "7": Fire(256, 32, 128),
+            "9": Fire(256, 48, 192),
+            "10": Fire(384, 48, 192),
+            "11": Fire(384, 64, 256),
+            "12": Fire(512, 64, 256),
+        }
+    )
+
+
 class SqueezeUNet(nn.Module):
     """SqueezeNet 1.1's features (padded, so that sizes halve evenly) and one more step down."""
 
-    def __init__(self, channels: int, inner: tuple[int, ...] = (32, 64, 128, 160)) -> None:
+    def __init__(self, channels: int, inner: Sequence[int] = (32, 64, 128, 160), *, outputs: int = 1) -> None:
         super().__init__()
-        self.features = nn.ModuleDict(
-            {
-                "0": nn.Conv2d(channels, 64, 3, 2, 1),
-                "3": Fire(64, 16, 64),
-                "4": Fire(128, 16, 64),
-                "6": Fire(128, 32, 128),
-                "7": Fire(256, 32, 128),
-                "9": Fire(256, 48, 192),
-                "10": Fire(384, 48, 192),
-                "11": Fire(384, 64, 256),
-                "12": Fire(512, 64, 256),
-            }
-        )
+        self.features = squeeze_features(channels)
         # Without batch norm the encoder's features are hundreds large: they would drown the decoder's.
         self.levelled = nn.ModuleList(Levelled(width) for width in (64, 128, 256, 512))
         self.deepest = Residual(512, 256, stride=2, dropout=0.1)
-        self.decoder = Decoder((64, 128, 256, 512, 256), inner=inner)
+        self.decoder = Decoder((64, 128, 256, 512, 256), inner=inner, outputs=outputs)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         features = [F.relu(self.features["0"](x))]

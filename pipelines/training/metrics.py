@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.stats import rankdata
 
 
 def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
@@ -58,3 +59,17 @@ def interval(
     array, rng = np.asarray(values, np.float64), np.random.default_rng(seed)
     drawn = [statistic(array[rng.integers(0, array.size, array.size)]) for _ in range(resamples)]
     return float(np.percentile(drawn, 2.5)), float(np.percentile(drawn, 97.5))
+
+
+def auroc(scores: NDArray[np.float64], truth: NDArray[np.float64]) -> float | None:
+    """Area under the ROC curve by ranks (Mann and Whitney 1947), ties counted half; NaN in ``truth`` is left out.
+
+    None where one of the two kinds is missing: there is no such number then.
+    """
+    known = ~np.isnan(truth)
+    scores, is_there = np.asarray(scores, np.float64)[known], truth[known] > 0.5
+    positives, negatives = int(is_there.sum()), int((~is_there).sum())
+    if not positives or not negatives:
+        return None
+    ranks = rankdata(scores)
+    return float((ranks[is_there].sum() - positives * (positives + 1) / 2) / (positives * negatives))

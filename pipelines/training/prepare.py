@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,9 @@ class Labelled:
         return np.stack(masks)
 
 
-def index_rows(data: Path, *, wanted: Collection[str] | None = None) -> list[dict[str, str]]:
+def index_rows(
+    data: Path, *, wanted: Collection[str] | None = None, columns: Sequence[str] = COLUMNS
+) -> list[dict[str, str]]:
     """Rows of ``index.csv`` in ``data``, of the splits alone that are ``wanted``.
 
     Raises:
@@ -60,8 +62,8 @@ def index_rows(data: Path, *, wanted: Collection[str] | None = None) -> list[dic
         raise NoLabels(f"{data} has no index.csv that says which mask belongs to which instance")
     with index.open(newline="") as file:
         reader = csv.DictReader(file)
-        if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
-            raise NoLabels(f"{index} has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)}")
+        if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
+            raise NoLabels(f"{index} has no column {', '.join(missing)}; it needs {', '.join(columns)}")
         rows = [row for row in reader if wanted is None or row["split"] in wanted]
     if not rows:
         raise NoLabels(f"{index} has no row of the split {' or '.join(wanted or ())}")

@@ -1,0 +1,14 @@
+"""Every kind of network that a model card may name."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from pipelines.models.squeeze import SqueezeClassifier
+from pipelines.models.unet import ResidualUNet, SqueezeUNet
+
+KINDS: dict[str, type[nn.Module]] = {
+    "residual": ResidualUNet,
+    "squeeze": SqueezeUNet,
+    "squeeze_classifier": SqueezeClassifier,
+}

@@ -1,0 +1,175 @@
+"""From trained members of picture networks to what ships: operating points on the folds, then one file and its card.
+
+    python -m pipelines.training.ship_pictures us_breast --card pipelines/weights/us_breast-1.0.0.json \\
+        --part outline DICOM LABELS 0=runs/a/weights.safetensors 1=runs/b/weights.safetensors \\
+        --part class DICOM LABELS 0=runs/c/weights.safetensors
+
+Each member is judged by the fold that it left out, and by nothing else; several members of one fold are not allowed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pipelines.models.certainty import familiar, probabilities, strangeness
+from pipelines.models.shipped import Member
+from pipelines.models.store import tensors_of
+from pipelines.training import calibrate
+from pipelines.training.metrics import auroc
+from pipelines.training.pack import LARGEST
+from pipelines.training.picture_tasks import Classify, Outline, outputs_of
+from pipelines.training.recipes import Sources, recipe
+from pipelines.training.ship import members_of
+
+STRANGEST = 99.0  # percentile of the pictures of the folds; half as much again is withheld
+
+
+@dataclass(frozen=True)
+class Part:
+    """One role of a pipeline, with its members by the fold that each left out."""
+
+    role: str
+    data: Path
+    labels: Path
+    members: dict[int, Path]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pipeline")
+    parser.add_argument("--part", nargs="+", action="append", required=True, metavar="ROLE DATA LABELS FOLD=WEIGHTS")
+    parser.add_argument("--card", type=Path, required=True, help="the JSON card to write; the weights lie beside it")
+    parser.add_argument("--version", default="1.0.0")
+    parser.add_argument("--split", action="append", help="splits that the members were trained on; default: train")
+    args = parser.parse_args()
+    try:
+        parts = [Part(role, Path(data), Path(labels), members_of(rest)) for role, data, labels, *rest in args.part]
+        said = ship(args.pipeline, parts, args.card, version=args.version, splits=args.split or ("train",))
+    except ValueError as error:
+        parser.error(str(error))
+    print(json.dumps(said, indent=1))  # noqa: T201
+
+
+def ship(
+    pipeline: str, parts: Sequence[Part], card: Path, *, version: str, splits: Collection[str] = ("train",)
+) -> dict[str, Any]:
+    """Write ``card`` and the weights beside it, and give what the folds said of each role.
+
+    Raises:
+        ValueError: If the file would be too large to be shipped.
+    """
+    members: list[Member] = []
+    tensors: dict[str, Tensor] = {}
+    points: dict[str, Any] = {}
+    said: dict[str, Any] = {}
+    for part in parts:
+        tasks = {fold: _task(pipeline, part, fold, splits) for fold in part.members}
+        nets = {fold: _net(tasks[fold], weights) for fold, weights in part.members.items()}
+        for fold, weights in part.members.items():
+            own = load_file(weights)
+            tensors |= {f"{len(members)}.{name}": value for name, value in own.items()}
+            members.append(Member(part.role, tasks[fold].kind, tasks[fold].args))
+        points[part.role], said[part.role], beside = _points(tasks, nets)
+        tensors |= {f"{part.role}.{name}": value.float() for name, value in beside.items()}
+    return said | {"card": str(_write(card, pipeline, version, members, tensors, points))}
+
+
+def _task(pipeline: str, part: Part, fold: int, splits: Collection[str]) -> Classify | Outline:
+    chosen = recipe(pipeline, part.role)
+    cache = part.members[fold].parent / "cases"  # where ``train`` has put them
+    sources = Sources(part.data, part.labels, cache, splits, lambda note: print(note, file=sys.stderr))  # noqa: T201
+    task = chosen.task(sources, replace(chosen.options, fold=fold))
+    if not isinstance(task, Classify | Outline):
+        raise ValueError(f"{pipeline} {part.role} is no task on pictures: it is shipped otherwise")
+    return task
+
+
+def _net(task: Classify | Outline, weights: Path) -> nn.Module:
+    net = task.network()
+    net.load_state_dict(tensors_of(weights))
+    return net.eval()
+
+
+def _points(
+    tasks: dict[int, Classify | Outline], nets: dict[int, nn.Module]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
+    """Operating points, what they were chosen on, and tensors that go beside the networks."""
+    first = next(iter(tasks.values()))
+    logits = torch.cat([outputs_of(nets[fold], task.judged.images) for fold, task in tasks.items()])
+    if isinstance(first, Classify):
+        return _of_classes(first, tasks, nets, logits)
+    found = logits.sigmoid().numpy()
+    masks = torch.cat([task.judged.masks for task in tasks.values()]).numpy()
+    chosen = {name: calibrate.threshold(found[:, i], masks[:, i]) for i, name in enumerate(first.names)}
+    points = {"labels": list(first.names), "thresholds": {name: each for name, (each, _) in chosen.items()}}
+    return points, {"n": len(masks), "Dice": {name: round(score, 4) for name, (_, score) in chosen.items()}}, {}
+
+
+def _of_classes(
+    first: Classify, tasks: dict[int, Any], nets: dict[int, nn.Module], logits: Tensor
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
+    labels = torch.cat([task.judged.labels for task in tasks.values()])
+    points = calibrate.calibrated(logits, labels, exclusive=first.exclusive)
+    chances = probabilities(logits, points).double().numpy()
+    truth = labels.double().numpy()
+    said: dict[str, Any] = {"n": len(labels), "AUROC": {}}
+    points["classes"], points["cutoffs"] = list(first.classes), {}
+    for place, name in enumerate(first.classes):
+        area = auroc(chances[:, place], truth[:, place])
+        said["AUROC"][name] = None if area is None else round(area, 4)
+        points["cutoffs"][name] = round(calibrate.cutoff(chances[:, place], truth[:, place]), 4)
+    fold, net = next(iter(nets.items()))
+    if not hasattr(net, "embed"):
+        return points, said, {}
+    task = tasks[fold]
+    everything = task.examples.parted(fold)[0]
+    known = familiar(_features(net, everything.images))
+    strange = strangeness(_features(net, task.judged.images), known).numpy()
+    points["strangest"] = round(1.5 * float(np.percentile(strange, STRANGEST)), 3)
+    return points, said, known
+
+
+@torch.inference_mode()
+def _features(net: nn.Module, images: Tensor) -> Tensor:
+    return torch.cat([net.embed(part.float() / 255) for part in torch.split(images, 32)])  # type: ignore[operator]
+
+
+def _write(
+    card: Path, name: str, version: str, members: Sequence[Member], tensors: dict[str, Tensor], points: dict[str, Any]
+) -> Path:
+    weights = card.with_suffix(".safetensors")
+    part = weights.with_suffix(".part")
+    halves = {
+        key: value.half() if value.is_floating_point() and "running" not in key else value
+        for key, value in tensors.items()
+    }
+    save_file({key: value.contiguous() for key, value in halves.items()}, part, metadata={"model": f"{name} {version}"})
+    if part.stat().st_size > LARGEST:
+        raise ValueError(f"the weights of {name} have {part.stat().st_size} bytes; {LARGEST} is the most")
+    part.chmod(0o644)  # safetensors makes it readable by its owner alone
+    part.replace(weights)
+    held = {
+        "name": name,
+        "version": version,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "networks": [{"role": each.role, "kind": each.kind, "args": each.args} for each in members],
+        "points": points,
+    }
+    card.write_text(json.dumps(held, indent=1) + "\n")
+    return card
+
+
+if __name__ == "__main__":
+    main()
