@@ -37,12 +37,12 @@ def _bar() -> Progress:
 @click.option("--part", help="Which of its networks, where it has several; default: the first.")
 @click.option("--split", "splits", multiple=True, default=("train",), show_default=True, help="Rows to learn from.")
 @click.option("--fold", default=4, show_default=True, type=click.IntRange(0, 4), help="Kept apart, and judged on.")
-@click.option("--init", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Weights to start from.")
+@click.option("--init", metavar="FILE[@SHA256]", help="Weights to start from: safetensors, or a checkpoint of torch.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--resume", is_flag=True, help="Go on where a stopped run left off.")
 def train(
     pipeline: str, data: str, labels: str | None, target: Path, budget: str, part: str | None, splits: tuple[str, ...],
-    fold: int, init: Path | None, seed: int, resume: bool,
+    fold: int, init: str | None, seed: int, resume: bool,
 ) -> None:  # fmt: skip
     """Train a pipeline's network on labelled studies; resumable, with a learning curve as a picture.
 

@@ -9,6 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from pipelines.models.foreign import Origin, as_ours, checkpoint, refuse_strangers
+
 
 class DamagedWeights(ValueError):
     """A weights file is missing, torn, or not the one that its card names."""
@@ -39,27 +41,36 @@ def tensors_of(file: Path) -> dict[str, torch.Tensor]:
     return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
-def initialise(net: nn.Module, file: Path) -> frozenset[str]:
-    """Copy what fits by name from a file of other weights (an ImageNet encoder); the names that it gave.
+def initialise(net: nn.Module, given: Path | str) -> frozenset[str]:
+    """Copy what fits by name and shape from other weights, as an ImageNet encoder; the names that they gave.
 
     A first convolution of three inputs is spread over ours: T1 before contrast, FLAIR and T1 after contrast are its
     red, green and blue; the other channels start at a tenth of green, so that they disturb little at first.
+
+    Args:
+        given: A checkpoint file, or ``FILE@sha256``.
+
+    Raises:
+        RefusedWeights: If it is not safe to read, not the file that was meant, or hardly fits.
     """
-    given, own = load_file(file), net.state_dict()
-    first = file.with_name(file.name.replace("_imagenet", "_conv1_rgb"))
-    if first != file and first.exists():
-        given |= load_file(first)
-    taken = set()
-    for name, value in given.items():
-        if name not in own:
-            continue
-        value = value.float()
-        if own[name].shape != value.shape and value.dim() == 4 and value.shape[1] == 3 and own[name].shape[1] == 1:
-            value = value.sum(1, keepdim=True)  # a grey picture: red, green and blue are one
-        elif own[name].shape != value.shape and value.dim() == 4 and value.shape[1] == 3:
-            extra = own[name].shape[1] - 3
-            value = torch.cat((value, value[:, 1:2].expand(-1, extra, -1, -1) * 0.1), 1)
-        if own[name].shape == value.shape:
-            own[name].copy_(value)
-            taken.add(name)
-    return frozenset(taken)
+    origin, own = Origin.parse(str(given)), net.state_dict()
+    theirs = as_ours(checkpoint(origin), own)
+    first = origin.file.with_name(origin.file.name.replace("_imagenet", "_conv1_rgb"))
+    if first != origin.file and first.exists():
+        theirs |= load_file(first)
+    fitted = {name: _fitted(value, own[name].shape) for name, value in theirs.items() if name in own}
+    taken = frozenset(name for name, value in fitted.items() if value.shape == own[name].shape)
+    refuse_strangers(own, taken, theirs, origin.file)
+    for name in taken:
+        own[name].copy_(fitted[name])
+    return taken
+
+
+def _fitted(value: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """A convolution of red, green and blue for another number of channels; all else as it is."""
+    value = value.float() if value.is_floating_point() else value
+    if value.shape == shape or value.dim() != 4 or value.shape[1] != 3 or len(shape) != 4:
+        return value
+    if shape[1] == 1:
+        return value.sum(1, keepdim=True)  # a grey picture: red, green and blue are one
+    return torch.cat((value, value[:, 1:2].expand(-1, shape[1] - 3, -1, -1) * 0.1), 1) if shape[1] > 3 else value

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.models import store
+from pipelines.models.foreign import Origin
 from pipelines.models.precision import half_pays
 
 
@@ -142,7 +143,7 @@ def fit(
     out: Path,
     options: Options,
     *,
-    init: Path | None = None,
+    init: Path | str | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> TrainResult:
@@ -150,6 +151,7 @@ def fit(
 
     Raises:
         OtherRun: If the checkpoint to resume is of a run with another network, fold, seed or batch.
+        RefusedWeights: If ``init`` cannot be started from.
     """
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, weights, best = out / "checkpoint.pt", out / "weights.safetensors", out / "best.safetensors"
@@ -163,7 +165,7 @@ def fit(
     if goes_on:
         state.load(checkpoint)
     total = options.epochs * task.batches if options.epochs else None
-    facts = _facts(options) | task.facts
+    facts = _facts(options) | task.facts | ({"init_sha256": Origin.parse(str(init)).digest} if init else {})
     begun, before = time.monotonic(), state.seconds
     losses: list[float] = []
     while (share := _share(state, options, total)) < 1.0:
@@ -216,7 +218,7 @@ def mean_of(best: Path, last: nn.Module) -> nn.Module:
     return mean
 
 
-def _start(task: Task, options: Options, init: Path | None) -> _State:
+def _start(task: Task, options: Options, init: Path | str | None) -> _State:
     torch.manual_seed(options.seed)
     net = task.network()
     given = store.initialise(net, init) if init else frozenset()

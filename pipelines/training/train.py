@@ -29,7 +29,7 @@ def train(
     epochs: int | None = None,
     seed: int = 0,
     fold: int | None = 4,
-    init: Path | None = None,
+    init: Path | str | None = None,
     splits: Collection[str] = ("train",),
     resume: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
@@ -41,7 +41,7 @@ def train(
         budget_seconds: How long the loop may take; the recipe's own when neither it nor ``epochs`` is given.
         epochs: Instead of seconds.
         fold: The patients to judge by, 0 to 4; None trains on all and never stops early.
-        init: Weights to start from, such as an encoder trained on ImageNet.
+        init: Weights to start from, such as an encoder trained on ImageNet: a file, or ``FILE@sha256``.
         splits: Which patients are trained on. With "dev" among them nothing may be reported on dev.
         resume: Go on from the checkpoint in ``out`` if there is one.
 
@@ -49,6 +49,7 @@ def train(
         UnknownPipeline: If there is no recipe for it.
         NoLabels: If ``data`` holds nothing to learn from.
         OtherRun: If the checkpoint to resume is of another run.
+        RefusedWeights: If ``init`` is not safe to read, is another file, or hardly fits.
     """
     chosen = recipe(pipeline, part)
     options = replace(chosen.options, seed=seed, fold=fold, epochs=epochs)
