@@ -4,8 +4,8 @@ How it can end:
 
     the pipeline read it, or said why not           DONE, and its report goes out (also "failed": that is said, too)
     its child took too long or too much memory      DONE, "failed": its report names the limit; FAILED without one
-    its child crashed                               QUEUED again, at the third time QUARANTINED
-    its files cannot be read                        FAILED
+    its child crashed, or took the worker along     QUEUED again, at the third time QUARANTINED: its report says so
+    none of its files can be read                   DONE, "failed", where a header says whose it is; FAILED without one
     the pipeline cannot be loaded                   QUEUED, with the reason, until it can
     the disk is full                                QUEUED, until there is room
     the worker is stopped before the end            QUEUED, and the attempt does not count
@@ -22,19 +22,19 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from node import log
 from node.errors import LostClaim, NodeError, Unavailable
-from node.ledger import Claim, Job, JobState, Ledger
-from node.outcome import NO_ROOM, OUT_OF_MEMORY, complaint, evidence_of, make_names_durable, outcome_of, remove_older
-from node.warm import Child, ChildFault, Died, Limits, NotWanted, PipelineFault, StudyFault, TookTooLong, TookTooMuch
+from node.ledger import MAX_ATTEMPTS, Claim, Job, JobState, Ledger
+from node.outcome import evidence_of, make_names_durable, outcome_of, remove_older
+from node.reader import LOAD_AGAIN_SECONDS, NoRoom, Reader
+from node.warm import ChildFault, Died, Limits, NotWanted, PipelineFault, StudyFault, TookTooLong, TookTooMuch
 
 LEASE_SECONDS = 30.0
 BEAT_SECONDS = 5.0
-LOAD_AGAIN_SECONDS = 60.0
 NO_ROOM_SECONDS = 60.0
 RESERVE_BYTES = 256 << 20  # for the ledger, which must go on when evidence no longer can
 _LEDGER_SECONDS = 120.0  # how long a result waits for a ledger that does not answer
@@ -85,25 +85,21 @@ class Analysis:
         stop: threading.Event,
     ) -> None:
         self._ledger = ledger
-        self._child = Child(limits)
+        self._reader = Reader(limits, seconds=rules.time_limit_seconds)
         self._rules = rules
         self._path = path
         self._finished = finished
         self._again = again
         self._stop = stop
-        self._disabled: dict[str, tuple[str, float]] = {}  # pipelines that cannot be loaded: why, and when to retry
 
     def warm(self, uses: Sequence[str]) -> None:
         """Load the pipelines now; one that cannot be loaded is said, and its jobs wait."""
         for use in uses:
-            if self._stop.is_set():
-                return
-            begun = time.monotonic()
-            if self._is_well(use):
-                _events.info("warm", pipeline=use, seconds=round(time.monotonic() - begun, 3))
+            if not self._stop.is_set():
+                self._reader.warm(use)
 
     def close(self) -> None:
-        self._child.close()
+        self._reader.close()
 
     def __call__(self, job_id: int) -> None:
         """Do the job, if it is to be had."""
@@ -116,8 +112,8 @@ class Analysis:
             return
         if job.state not in (JobState.QUEUED, JobState.RUNNING) or not self._has_room():
             return
-        is_well = self._is_well(job.use)
-        if not is_well and job.reason == self._disabled[job.use][0]:
+        is_well = self._reader.is_well(job.use)
+        if not is_well and job.reason == self._reader.why_not(job.use):
             return  # said already
         claim = self._ledger.claim(job_id, owner=self._rules.owner, lease_seconds=self._rules.lease_seconds)
         if claim is None:
@@ -126,7 +122,7 @@ class Analysis:
             if is_well:
                 self._do(claim)
             else:
-                self._put_off(claim, self._disabled[job.use][0], LOAD_AGAIN_SECONDS)
+                self._put_off(claim, self._reader.why_not(job.use), LOAD_AGAIN_SECONDS)
         except LostClaim as lost:
             _events.warning("the result is dropped", job=job_id, reason=str(lost))
 
@@ -136,10 +132,10 @@ class Analysis:
         _events.info("claimed", job=job.id, study=job.study_uid, pipeline=job.pipeline, attempt=claim.attempt)
         folder = self._rules.evidence / job.key / str(claim.attempt)
         try:
-            reply = self._answer(claim, folder)
-            self._finish(claim, folder, reply)
+            reply, state = self._answer(claim, folder)
+            self._finish(claim, folder, reply, state)
         except PipelineFault as fault:
-            self._disable(job.use, str(fault))
+            self._reader.disable(job.use, str(fault))
             self._put_off(claim, str(fault), LOAD_AGAIN_SECONDS)
         except (StudyFault, TookTooLong, TookTooMuch) as fault:
             self._end(claim, f"{job.pipeline} could not read the study: {fault}")
@@ -150,7 +146,7 @@ class Analysis:
             _events.info("given back", job=job.id, reason=str(stopping))
         except ChildFault as fault:
             self._try_again(claim, f"{job.pipeline} was lost while it read the study: {fault}")
-        except _NoRoom as fault:
+        except NoRoom as fault:
             self._put_off(claim, str(fault), NO_ROOM_SECONDS)
         else:
             with contextlib.suppress(Unavailable):  # what is left takes room and does no harm
@@ -159,21 +155,33 @@ class Analysis:
             return
         shutil.rmtree(folder, ignore_errors=True)  # it has not become evidence
 
-    def _answer(self, claim: Claim, folder: Path) -> dict[str, Any]:
-        """The reading; or, where it exceeds a limit, a report that says so: silence would look like no finding."""
-        ask = self._question(claim, folder)
+    def _answer(self, claim: Claim, folder: Path) -> tuple[dict[str, Any], JobState]:
+        """The reading, and what the job is then; or a report that there is none: silence would look like no finding.
+
+        A report it is where the reading exceeds a limit, or has taken its reader along for the last time.
+        """
+        ask, wanted = self._question(claim, folder), _Wanted(self, claim)
         try:
-            return self._read(claim, ask)
-        except (TookTooLong, TookTooMuch) as fault:
-            shutil.rmtree(folder, ignore_errors=True)
-            reason = f"{claim.job.pipeline} could not read the study: {fault}"
-            _events.error("failed", job=claim.job.id, study=claim.job.study_uid, reason=reason)
-            try:  # the child is a fresh one, for the other was killed
-                seconds = self._rules.time_limit_seconds
-                return self._child.report(ask | {"reason": reason}, seconds=seconds, wanted=_Wanted(self, claim))
-            except (PipelineFault, StudyFault, Died, TookTooLong, TookTooMuch) as mute:
-                _events.warning("no report says that the reading failed", job=claim.job.id, reason=str(mute))
-                raise fault from None
+            if claim.is_spent:
+                raise Died("the worker died or was not heard of any more")
+            return self._reader.read(ask, wanted), JobState.DONE
+        except Died as crash:
+            if not claim.is_last:
+                raise
+            said = f"{claim.job.pipeline} was lost {MAX_ATTEMPTS} times while it read the study: {crash}"
+            return self._report(claim, folder, said, crash), JobState.QUARANTINED
+        except (TookTooLong, TookTooMuch) as limit:
+            said = f"{claim.job.pipeline} could not read the study: {limit}"
+            return self._report(claim, folder, said, limit), JobState.DONE
+
+    def _report(self, claim: Claim, folder: Path, reason: str, fault: ChildFault) -> dict[str, Any]:
+        """A report with the reason; raises the ``fault``, and why no report says so, where it cannot be written."""
+        shutil.rmtree(folder, ignore_errors=True)
+        _events.error("failed", job=claim.job.id, study=claim.job.study_uid, reason=reason)
+        try:
+            return self._reader.report(self._question(claim, folder), reason, _Wanted(self, claim))
+        except (StudyFault, Died, TookTooLong, TookTooMuch) as mute:
+            raise type(fault)(f"{fault}; and no report says so: {mute}") from mute
 
     def _question(self, claim: Claim, folder: Path) -> dict[str, Any]:
         job = claim.job
@@ -188,34 +196,15 @@ class Analysis:
             "predecessor": self._report_before(job),
         }
 
-    def _read(self, claim: Claim, ask: dict[str, Any]) -> dict[str, Any]:
-        job = claim.job
-        reply = self._ask(self._child, claim, ask)
-        if complaint(reply, OUT_OF_MEMORY) and self._child.limits.device != "cpu":
-            _events.warning("no room on the GPU: once more on the CPU", job=job.id, device=self._child.limits.device)
-            self._child.close()  # what a failed allocation leaves of the GPU's memory is in pieces
-            slow = Child(replace(self._child.limits, device="cpu"))
-            try:
-                reply = self._ask(slow, claim, ask)
-            finally:
-                slow.close()
-        if why := complaint(reply, NO_ROOM):
-            raise _NoRoom(f"the evidence of {job.pipeline} could not be written: {why}")
-        if why := complaint(reply, OUT_OF_MEMORY):
-            self._child.close()
-            limit = self._child.limits.memory_bytes / 2**30
-            raise TookTooMuch(f"it needs more memory than the limit of {limit:.3g} GiB ({why})")
-        return reply
-
     def _report_before(self, job: Job) -> tuple[str, str] | None:
         """SOP and Series Instance UID of the report that this job's will follow."""
         made = self._ledger.evidence(job.predecessor_key) if job.predecessor_key else ()
-        return next(((one.sop_uid, one.series_uid) for one in made if one.sop_class == REPORT), None)
+        reports = [one for one in made if one.sop_class == REPORT]
+        # A job that failed and was retried has left two: the one that counts is of the later attempt.
+        last = max(reports, key=lambda one: int(Path(one.path).parts[1]), default=None)
+        return (last.sop_uid, last.series_uid) if last else None
 
-    def _ask(self, child: Child, claim: Claim, ask: dict[str, Any]) -> dict[str, Any]:
-        return child.read(ask, seconds=self._rules.time_limit_seconds, wanted=_Wanted(self, claim))
-
-    def _finish(self, claim: Claim, folder: Path, reply: dict[str, Any]) -> None:
+    def _finish(self, claim: Claim, folder: Path, reply: dict[str, Any], state: JobState) -> None:
         runs = reply["runs"]
         outcome, reason = outcome_of(runs)
         if reply["refused"]:
@@ -233,7 +222,13 @@ class Analysis:
                 stages[stage] = stages.get(stage, 0.0) + seconds
         ids = self._persist(
             lambda: self._ledger.finish(
-                claim, outcome=outcome, reason=reason, runs_json=json.dumps(runs), evidence=evidence, stages=stages
+                claim,
+                outcome=outcome,
+                state=state,
+                reason=reason,
+                runs_json=json.dumps(runs),
+                evidence=evidence,
+                stages=stages,
             )
         )
         for delivery_id in ids:
@@ -266,24 +261,6 @@ class Analysis:
         self._ledger.fail(claim, reason=reason, retry_at=None)
         _events.error("failed", job=claim.job.id, study=claim.job.study_uid, reason=reason)
 
-    def _is_well(self, use: str) -> bool:
-        """Whether the pipeline is loaded or can be; one that could not is tried again every minute."""
-        if use in self._disabled and time.monotonic() < self._disabled[use][1]:
-            return False
-        try:
-            self._child.load(use)
-        except PipelineFault as fault:
-            self._disable(use, str(fault))
-            return False
-        if self._disabled.pop(use, None):
-            _events.info("the pipeline can be loaded again", pipeline=use)
-        return True
-
-    def _disable(self, use: str, reason: str) -> None:
-        if use not in self._disabled:
-            _events.error("a pipeline is disabled; its jobs wait", pipeline=use, reason=reason)
-        self._disabled[use] = (reason, time.monotonic() + LOAD_AGAIN_SECONDS)
-
     def _has_room(self) -> bool:
         self._rules.evidence.mkdir(parents=True, exist_ok=True, mode=0o700)
         if shutil.disk_usage(self._rules.evidence).free >= self._rules.reserve_bytes:
@@ -305,10 +282,6 @@ class Analysis:
         if time.monotonic() - since > self._rules.drain_seconds:
             raise Stopping("the worker is stopped")
         return since
-
-
-class _NoRoom(NodeError):
-    """The disk is full."""
 
 
 class _Wanted:

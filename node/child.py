@@ -6,11 +6,12 @@ One JSON line on standard input asks, one JSON line on the descriptor REPLIES an
 the lines. What a pipeline prints goes to standard error. It has no network, no ledger and no queue to talk to: those
 are its parent's, which also watches its time and its memory (warm.py).
 
-    {"do": "load", "use": …}                                            → {} | {"fault": sentence}
+    {"do": "load", "use": …}                → {"algorithm": {…}, "precision": sentence | null} | {"fault": sentence}
     {"do": "read", "use": …, "name": …, "study": …, "files": […],
      "out": …, "job": …, "preset": …, "predecessor": [sop, series] | null}
                                  → {"runs": […], "refused": […]} | {"fault": …}
-    {"do": "report", "reason": …} and the rest as for "read"            → the same: one run that failed, and its report
+    {"do": "report", "reason": …, "algorithm": {…}} and the rest as for "read", without loading the pipeline
+                                 → the same: one run that failed, and its report
 """
 
 from __future__ import annotations
@@ -24,15 +25,20 @@ import os
 import resource
 import sys
 import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+
 from pipelines import reading, registry
-from pipelines.base import Pipeline
+from pipelines.base import Algorithm, Pipeline
 from pipelines.evidence import NotEvaluated, Predecessor
 from pipelines.filing import Filing
-from pipelines.instance import one_sentence
+from pipelines.instance import one_sentence, open_header, open_instance
 from pipelines.study import Study, read_files
 
 Ask = dict[str, Any]
@@ -45,7 +51,7 @@ class Fault(Exception):
 def main() -> None:
     descriptor, threads, memory = (int(text) for text in sys.argv[1:4])
     _make_harmless(memory)
-    pipelines: dict[str, Pipeline] = {}
+    pipelines: dict[str, Loaded] = {}
     with os.fdopen(descriptor, "w", encoding="utf-8") as replies:
         for line in sys.stdin:
             replies.write(json.dumps(answer(json.loads(line), pipelines, threads)) + "\n")
@@ -53,34 +59,49 @@ def main() -> None:
             gc.collect()  # volumes hang in cycles (pydicom's datasets): the next study needs the room
 
 
-def answer(ask: Ask, pipelines: dict[str, Pipeline], threads: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Loaded:
+    """A pipeline that is ready, and how it says that it computes."""
+
+    pipeline: Pipeline
+    precision: str | None
+
+
+def answer(ask: Ask, pipelines: dict[str, Loaded], threads: int) -> dict[str, Any]:
     try:
         match ask["do"]:
             case "load":
-                _loaded(ask["use"], pipelines, threads)
-                return {}
+                loaded = _loaded(ask["use"], pipelines, threads)
+                return {"algorithm": asdict(loaded.pipeline.algorithm), "precision": loaded.precision}
             case "read":
-                return _read(ask, _loaded(ask["use"], pipelines, threads))
+                return _read(ask, _loaded(ask["use"], pipelines, threads).pipeline)
             case "report":
-                return _report(ask, _loaded(ask["use"], pipelines, threads))
+                return _report(ask, _algorithm(ask["algorithm"]))
             case other:
                 raise Fault(f"{other!r} is not something that can be asked")
     except Fault as fault:
         return {"fault": str(fault)}
 
 
-def _loaded(use: str, pipelines: dict[str, Pipeline], threads: int) -> Pipeline:
+def _loaded(use: str, pipelines: dict[str, Loaded], threads: int) -> Loaded:
     if use not in pipelines:
         try:
-            pipelines[use] = registry.load(use)
+            pipeline = registry.load(use)
+            _bound(threads)
+            pipelines[use] = Loaded(pipeline, registry.warm_up(pipeline))
         except Exception as error:  # what a pipeline raises while it loads is its own affair
             raise Fault(one_sentence(error)) from error
-        _bound(threads)
     return pipelines[use]
 
 
+def _algorithm(plain: dict[str, Any]) -> Algorithm:
+    return Algorithm(**plain | {"family": Code(*plain["family"])})
+
+
 def _read(ask: Ask, pipeline: Pipeline) -> dict[str, Any]:
-    study, refused = _study(ask["study"], [Path(file) for file in ask["files"]])
+    study, refused = _study(ask, open_instance)
+    if study is None:
+        return _report(ask | {"reason": _none_of(ask, refused)}, pipeline.algorithm)
     runs = reading.read(
         study,
         pipeline,
@@ -93,13 +114,16 @@ def _read(ask: Ask, pipeline: Pipeline) -> dict[str, Any]:
     return {"runs": [run.as_json() for run in runs], "refused": refused}
 
 
-def _report(ask: Ask, pipeline: Pipeline) -> dict[str, Any]:
-    """Say in a report why the study is not read, where the reading itself was killed before it could."""
-    study, refused = _study(ask["study"], [Path(file) for file in ask["files"]])
+def _report(ask: Ask, algorithm: Algorithm) -> dict[str, Any]:
+    """Say in a report why the study is not read: where the reading was killed before it could, or has no pixels."""
+    study, refused = _study(ask, open_header)
+    if study is None:
+        why = _none_of(ask, refused)
+        said = "" if ask["reason"] == why else f"{ask['reason']}; "
+        raise Fault(f"{said}{why}; no report can say so, for not even a header tells whose study it is")
     if study.mixed:
         raise Fault(f"{study.mixed}; nothing is written under a name that may be the wrong one")
     try:
-        algorithm = pipeline.algorithm
         folder = Path(ask["out"]) / ask["name"]
         place = Filing(study, algorithm, ask["job"], folder, ask["preset"], _predecessor(ask))
         objects = place.put(NotEvaluated("failed", ask["reason"]), started=datetime.now().replace(microsecond=0))
@@ -113,14 +137,16 @@ def _predecessor(ask: Ask) -> Predecessor | None:
     return Predecessor(*ask["predecessor"]) if ask.get("predecessor") else None
 
 
-def _study(uid: str, files: list[Path]) -> tuple[Study, list[str]]:
-    studies, refused = read_files(files)
-    reasons = sorted({each.reason for each in refused})
-    for study in studies:
-        if study.uid == uid:
-            return study, reasons
+def _study(ask: Ask, opened: Callable[[Path], Dataset]) -> tuple[Study | None, list[str]]:
+    """The study, if any of its files can be opened so, and why the others cannot."""
+    studies, refused = read_files(map(Path, ask["files"]), opened=opened)
+    found = next((study for study in studies if study.uid == ask["study"]), None)
+    return found, sorted({each.reason for each in refused})
+
+
+def _none_of(ask: Ask, reasons: list[str]) -> str:
     why = f": {'; '.join(reasons[:3])}" if reasons else ""
-    raise Fault(f"none of the {len(files)} files of the study can be read{why}")
+    return f"none of the {len(ask['files'])} files of the study can be read{why}"
 
 
 def _make_harmless(memory: int) -> None:

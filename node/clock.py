@@ -17,11 +17,12 @@ from typing import Protocol
 from pydicom.dataset import Dataset
 
 from node import log, routing
+from node.counts import Counts, Pending
 from node.errors import NodeError, Unavailable
-from node.ledger import Instance, Ledger, NewJob
+from node.ledger import Instance, Ledger, NewJob, StudyEntry
 from node.routing import Route
 from node.tasks import ANALYZE, DELIVER
-from pipelines.instance import Unreadable, open_instance
+from pipelines.instance import Unreadable, open_header
 
 SETTLE_SECONDS = 0.25
 RING_SECONDS = 5.0
@@ -44,10 +45,20 @@ class Clock:
 
     Args:
         path: Where the instance with a SHA-256 lies.
+        counts: Which PACS to ask whether a study is whole, and what it says.
     """
 
-    def __init__(self, ledger: Ledger, *, path: Callable[[str], Path], routes: Mapping[str, Route], bell: Bell) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        path: Callable[[str], Path],
+        routes: Mapping[str, Route],
+        bell: Bell,
+        counts: Counts | None = None,
+    ) -> None:
         self._ledger = ledger
+        self._counts = counts or Counts({})
         self._path = path
         self._routes = routes
         self._bell = bell
@@ -93,18 +104,42 @@ class Clock:
         self._deliveries.ring(self._ledger.ready_deliveries())
 
     def _settle(self, study_uid: str) -> None:
+        if self._is_short(self._ledger.entry(study_uid)):
+            return
         instances = self._ledger.instances(study_uid)
         headers, faults = self._headers(instances)
         matches = routing.route(headers, self._routes)
         wanted = [_new_job(self._routes[match.pipeline], match.why) for match in matches if match.matched]
         # Why each rule failed may quote the study: `wetread doctor --file` shows it, ledger and log do not.
-        why = "; ".join(faults) if not headers else f"none of the {len(self._routes)} rules wants it"
+        why = f"none of the {len(self._routes)} rules wants it" if headers else _mute(len(instances), faults)
         jobs = self._ledger.settle(study_uid, wanted, seen=len(instances), reason=why)
         for job in jobs:
             self._jobs.ring_now(job.id, job.priority)
             _events.info("queued", study=study_uid, job=job.id, pipeline=job.pipeline, priority=job.priority)
         if not wanted:
-            _events.info("unrouted", study=study_uid, count=len(instances), reason=why)
+            say = _events.info if headers else _events.error
+            say("unrouted", study=study_uid, count=len(instances), reason=why)
+
+    def _is_short(self, study: StudyEntry) -> bool:
+        """Whether the PACS has more of the study than has come; or has yet to say so.
+
+        Only more is evidence: a PACS that is being filled itself has less, or for a moment as much. Its count holds our
+        own evidence, too, once that was delivered.
+        """
+        if study.settle_by <= self._ledger.now():
+            return False  # the longest wait is over
+        try:
+            told = self._counts.of(study.uid, study.caller)
+        except Pending:
+            return True
+        if told is None:
+            return False
+        expected = told - self._ledger.evidence_elsewhere(study.uid)
+        if expected <= study.arrived:
+            return False
+        self._ledger.expect(study.uid, expected)
+        _events.info("waits for what the PACS has", study=study.uid, count=study.arrived, wanted=expected)
+        return True
 
     def _headers(self, instances: Sequence[Instance]) -> tuple[list[Dataset], list[str]]:
         """One header per series that can be read, and why the others cannot.
@@ -122,7 +157,7 @@ class Clock:
             for instance in of_series[:_TRIES_PER_SERIES]:
                 path = self._path(instance.sha256)
                 try:
-                    headers.append(open_instance(path))
+                    headers.append(open_header(path))  # cut-off pixels are the job's to report
                     break
                 except Unreadable as error:
                     passing = error if _may_pass(error.__cause__, path) else passing
@@ -132,6 +167,12 @@ class Clock:
                 if passing is not None:
                     raise NodeError(f"series {series_uid} cannot be read now: {passing}")
         return headers, faults
+
+
+def _mute(count: int, faults: Sequence[str]) -> str:
+    """Why nothing at all comes of a study: a rule needs a header, and so does a report."""
+    said = "; ".join(dict.fromkeys(faults))
+    return f"no header of its {count} instances can be read, so no pipeline and no report is possible: {said}"
 
 
 def _may_pass(cause: BaseException | None, path: Path) -> bool:

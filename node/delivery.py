@@ -13,7 +13,7 @@ from node import dicomweb, dimse
 from node.answers import CONFLICT, DELIVERED, Answer, next_try
 from node.destinations import Destination, Outgoing, outgoing
 
-__all__ = ["Answer", "Destination", "Outgoing", "echo", "next_try", "outgoing", "send", "verify"]
+__all__ = ["Answer", "Destination", "Outgoing", "count", "echo", "next_try", "outgoing", "send", "verify"]
 
 
 def send(destination: Destination, objects: Sequence[Outgoing]) -> Iterator[Answer]:
@@ -38,6 +38,16 @@ def verify(destination: Destination, objects: Sequence[Outgoing]) -> set[str] | 
     """The SOP Instance UIDs of these objects that the peer says it has; None if it cannot say."""
     ask = dicomweb.verify if destination.protocol == "dicomweb" else dimse.verify
     return ask(destination, objects)
+
+
+def count(destination: Destination, study_uid: str) -> int | None:
+    """How many instances of the study the peer says that it has; None if it does not say.
+
+    Raises:
+        NodeError: If it cannot be asked.
+    """
+    ask = dicomweb.count if destination.protocol == "dicomweb" else dimse.count
+    return ask(destination, study_uid)
 
 
 def echo(destination: Destination) -> str | None:

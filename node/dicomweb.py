@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import httpx
 
-from node.answers import REFUSED, RETRY, Answer, judge_http
+from node.answers import RETRY, Answer, judge_http
 from node.destinations import Destination, Outgoing
 from node.errors import NodeError, Unavailable
 from node.multipart import FileParts, Truncated, boundary_of, read_parts
@@ -29,7 +29,7 @@ LONGEST_ANSWER = 16 * 1024 * 1024
 PAGE = 200  # matches per QIDO-RS request
 TOO_LARGE = 413
 
-SOP_INSTANCE_UID = "00080018"
+SOP_INSTANCE_UID, STUDY_INSTANCE_UID, RELATED_INSTANCES = "00080018", "0020000D", "00201208"
 
 
 def store(destination: Destination, objects: Sequence[Outgoing]) -> Iterator[Answer]:
@@ -37,7 +37,7 @@ def store(destination: Destination, objects: Sequence[Outgoing]) -> Iterator[Ans
     present = [one for one in objects if one.path.is_file()]
     for one in objects:
         if one not in present:
-            yield Answer(one.sop_uid, None, REFUSED, f"{one.path.name} is no longer there to be sent")
+            yield Answer(one.sop_uid, None, RETRY, f"{one.path.name} is not there to be sent")
     if not present:
         return
     try:
@@ -61,6 +61,24 @@ def verify(destination: Destination, objects: Sequence[Outgoing]) -> set[str] | 
     except (NodeError, AttributeError, TypeError):  # the last two: matches that are not DICOM JSON
         return None
     return held & {one.sop_uid for one in objects}
+
+
+def count(destination: Destination, study_uid: str) -> int | None:
+    """Number of Study Related Instances (0020,1208) as QIDO-RS tells it (PS3.18 Table 10.6.3-3); None if it does not.
+
+    Raises:
+        NodeError: If the server cannot be asked.
+    """
+    keys = {"StudyInstanceUID": study_uid, "includefield": RELATED_INSTANCES}
+    with _client(destination) as client:
+        found = _get_json(client, destination, "studies", keys)
+    try:
+        told = [
+            value_of(match, RELATED_INSTANCES) for match in found if value_of(match, STUDY_INSTANCE_UID) == study_uid
+        ]
+        return max((int(each) for each in told if each is not None), default=None)
+    except (AttributeError, TypeError, ValueError):  # matches that are not DICOM JSON
+        return None
 
 
 def echo(destination: Destination) -> str | None:

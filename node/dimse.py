@@ -74,7 +74,7 @@ def _store_one(association: Association, destination: Destination, one: Outgoing
         why = f"{destination.where} accepts no {one.sop_class} in transfer syntax {one.transfer_syntax}"
         return Answer(one.sop_uid, None, REFUSED, why)
     if not one.path.is_file():
-        return Answer(one.sop_uid, None, REFUSED, f"{one.path.name} is no longer there to be sent")
+        return Answer(one.sop_uid, None, RETRY, f"{one.path.name} is not there to be sent")
     try:
         response = association.send_c_store(one.path, msg_id=(number - 1) % 65535 + 1)
     except (InvalidDicomError, AttributeError, ValueError) as error:
@@ -123,6 +123,28 @@ def _find(destination: Destination, objects: Sequence[Outgoing]) -> set[str] | N
                 if match is not None and "SOPInstanceUID" in match:
                     held.add(str(match.SOPInstanceUID))
     return held & {one.sop_uid for one in objects}
+
+
+def count(destination: Destination, study_uid: str) -> int | None:
+    """Number of Study Related Instances (0020,1208) as the peer tells it (PS3.4 Table C.6-5); None if it does not.
+
+    Raises:
+        NodeError: If it cannot be asked.
+    """
+    query = Dataset()
+    query.QueryRetrieveLevel = "STUDY"
+    query.StudyInstanceUID, query.NumberOfStudyRelatedInstances = study_uid, None
+    told: list[int] = []
+    with associate(destination, [build_context(StudyRootQueryRetrieveInformationModelFind, PLAIN)]) as association:
+        for status, match in association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind):
+            if "Status" not in status:
+                raise Unreachable(f"{destination.where} does not answer a C-FIND")
+            if status.Status not in (0x0000, 0xFF00, 0xFF01):
+                raise NodeError(f"{destination.where} answers a C-FIND with 0x{status.Status:04X}")
+            if match is not None and str(match.get("StudyInstanceUID", "")) == study_uid:
+                with contextlib.suppress(Exception):  # absent, empty, or no number
+                    told.append(int(match.NumberOfStudyRelatedInstances))
+    return max(told, default=None)
 
 
 def _queries(objects: Sequence[Outgoing]) -> Iterator[Dataset]:

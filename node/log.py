@@ -34,6 +34,7 @@ ALLOWED = frozenset(
         "pid",
         "pipeline",
         "port",
+        "precision",
         "priority",
         "reason",
         "retry_at",

@@ -4,7 +4,8 @@
     accepted, and the destination cannot be asked           DELIVERED
     accepted, but not found when asked for                  WAITING, asked again later; after the fifth time DEAD
     not accepted, for now                                   WAITING, sent again later: only what was not accepted
-    refused for good, or after 72 hours                     DEAD, until an administrator retries it
+    the evidence cannot be read from our own disk           WAITING, tried again later
+    refused for good, changed on disk, or after 72 hours    DEAD, until an administrator retries it
 
 At most one delivery per destination is under way, so that a slow one holds up itself alone. It speaks neither DICOM nor
 HTTP (delivery.py) and looks into no image.
@@ -34,6 +35,10 @@ ASK_BACK_TRIES = 5
 MISSING = "missing"  # the verdict on an object that was accepted and, asked for, is not found
 
 _events = log.get("outbox")
+
+
+class Unreadable(NodeError):
+    """A file of the evidence cannot be read now."""
 
 
 class Outbox:
@@ -147,13 +152,17 @@ class Outbox:
         return delivery.outgoing(self._evidence / evidence.path)
 
     def _damage(self, evidence: Sequence[Evidence]) -> str | None:
-        """What is wrong with the files on disk: what is sent is what was written, byte for byte."""
+        """What is wrong with the files on disk: what is sent is what was written, byte for byte.
+
+        Raises:
+            Unreadable: If a file cannot be read now; a disk that fails or a mount that is away may pass.
+        """
         for one in evidence:
             try:
                 with (self._evidence / one.path).open("rb") as file:
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
             except OSError as error:
-                return f"the evidence {one.path} cannot be read: {error.strerror}"
+                raise Unreadable(f"the evidence {one.path} cannot be read: {error.strerror}") from error
             if digest != one.sha256:
                 return f"the evidence {one.path} was changed on disk: its SHA-256 is not the one in the ledger"
         return None

@@ -58,6 +58,7 @@ class Peer(_Table):
     ae_title: AETitle
     address: Annotated[IPv4Network | IPv6Network, PlainValidator(_network)]
     quiet_seconds: float | None = Field(default=None, ge=0)
+    count_from: str | None = None
 
 
 class ListenerTls(_Table):
@@ -163,6 +164,23 @@ class Settings(_Table):
                     known = ", ".join(self.destinations) or "none is defined"
                     raise ValueError(f'pipelines.{name}.deliver_to names "{destination}"; destinations: {known}')
         return self
+
+    @model_validator(mode="after")
+    def _counts_are_to_be_had(self) -> Settings:
+        for peer in self.node.peers:
+            if peer.count_from is not None and peer.count_from not in self.destinations:
+                known = ", ".join(self.destinations) or "none is defined"
+                raise ValueError(
+                    f'node.peers: {peer.ae_title}.count_from names "{peer.count_from}"; destinations: {known}'
+                )
+            if self.count_from.get(peer.ae_title) != peer.count_from:
+                raise ValueError(f"node.peers: {peer.ae_title} stands there twice, with another count_from")
+        return self
+
+    @property
+    def count_from(self) -> dict[str, str | None]:
+        """Per AE title that sends the destination that its studies are counted by."""
+        return {peer.ae_title: peer.count_from for peer in self.node.peers}
 
 
 def load(path: Path | None = None) -> tuple[Settings, str]:

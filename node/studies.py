@@ -11,10 +11,7 @@ ledger keeps the numbers, and the caller has the clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-
-from node.errors import NodeError
 
 
 @dataclass(frozen=True)
@@ -77,16 +74,3 @@ def after_an_instance(now: float, patience: Patience) -> float:
 def after_release(now: float, patience: Patience) -> float:
     """``when`` for ``Ledger.settle_at``: the association is released, or the line is dead."""
     return now + patience.quiet
-
-
-def counts_from(study_uids: Iterable[str], ask: Callable[[str], int | None]) -> dict[str, int]:
-    """How many instances each study has, where ``ask`` (C-FIND, QIDO-RS) knows; a peer that is off tells nothing."""
-    counts: dict[str, int] = {}
-    for study_uid in study_uids:
-        try:
-            count = ask(study_uid)
-        except NodeError:
-            continue
-        if count is not None and count > 0:
-            counts[study_uid] = count
-    return counts

@@ -98,27 +98,31 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._replies = -1
         self._rest = b""
-        self._loaded: set[str] = set()
+        self._loaded: dict[str, dict[str, Any]] = {}
 
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process and self._process.poll() is None else None
 
-    def load(self, use: str) -> None:
-        """Have the pipeline ready.
+    def load(self, use: str, wanted: Callable[[], bool] = lambda: True) -> dict[str, Any]:
+        """Have the pipeline ready. Returns what it says of itself: ``algorithm``, and ``precision`` or None.
 
         Raises:
             PipelineFault: If it cannot be loaded, or takes the child along.
+            NotWanted: If ``wanted``, which is asked several times a second meanwhile, says so.
         """
         if use in self._loaded and self.pid is not None:
-            return
+            return self._loaded[use]
         try:
-            reply = self._ask({"do": "load", "use": use}, LOAD_SECONDS, lambda: True)
+            reply = self._ask({"do": "load", "use": use}, LOAD_SECONDS, wanted)
+        except NotWanted:
+            raise
         except ChildFault as fault:
             raise PipelineFault(f"{use} cannot be loaded: {fault}") from fault
         if "fault" in reply:
             raise PipelineFault(f"{use} cannot be loaded: {reply['fault']}")
-        self._loaded.add(use)
+        self._loaded[use] = reply
+        return reply
 
     def read(self, ask: dict[str, Any], *, seconds: float, wanted: Callable[[], bool]) -> dict[str, Any]:
         """Have a study read; ``wanted`` is asked several times a second whether to go on.
@@ -126,16 +130,20 @@ class Child:
         Raises:
             PipelineFault, StudyFault, ChildFault: One sentence each.
         """
+        self.load(ask["use"], wanted)
         return self._do("read", ask, seconds, wanted)
 
     def report(self, ask: dict[str, Any], *, seconds: float, wanted: Callable[[], bool]) -> dict[str, Any]:
-        """Have a report written that says, with the ``reason`` in ``ask``, why the study is not read; raises as
-        ``read`` does.
+        """Have a report written that says, with the ``reason`` in ``ask``, why the study is not read.
+
+        The pipeline is not loaded for it; ``ask`` holds its ``algorithm``, as ``load`` returned it.
+
+        Raises:
+            StudyFault, ChildFault: One sentence each.
         """
         return self._do("report", ask, seconds, wanted)
 
     def _do(self, what: str, ask: dict[str, Any], seconds: float, wanted: Callable[[], bool]) -> dict[str, Any]:
-        self.load(ask["use"])
         reply = self._ask({"do": what} | ask, seconds, wanted)
         if "fault" in reply:
             raise StudyFault(reply["fault"])

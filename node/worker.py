@@ -35,6 +35,7 @@ class WorkerOptions:
     Attributes:
         spool: The root of the spool, on a disk that listener and worker share.
         evidence: The folder that evidence lies under.
+        count_from: Per AE title that sends the name of the destination that its studies are counted by.
         device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: every GPU that torch can use, else the CPU.
         threads: Per device; 0: the cores shared out evenly.
         drain_seconds: How long a running job may go on after SIGTERM before it is given back.
@@ -46,6 +47,7 @@ class WorkerOptions:
     evidence: Path
     routes: Mapping[str, Route] = field(default_factory=dict)
     destinations: Mapping[str, Destination] = field(default_factory=dict)
+    count_from: Mapping[str, str] = field(default_factory=dict)
     device: str = "auto"
     threads: int = 0
     time_limit_seconds: float = 600.0
@@ -153,6 +155,7 @@ def _clock(options: WorkerOptions) -> None:
     import signal
 
     from node.clock import Clock
+    from node.counts import Counts
     from node.ledger import Ledger
     from node.spool import Spool
     from node.tasks import Bell
@@ -161,7 +164,12 @@ def _clock(options: WorkerOptions) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     ledger = Ledger(options.ledger_url)
-    Clock(ledger, path=Spool(options.spool).path, routes=options.routes, bell=Bell(options.broker_url)).run(stop)
+    counts = Counts({caller: options.destinations[name] for caller, name in options.count_from.items()})
+    path = Spool(options.spool).path
+    try:
+        Clock(ledger, path=path, routes=options.routes, bell=Bell(options.broker_url), counts=counts).run(stop)
+    finally:
+        counts.close()
 
 
 def _owner(device: str) -> str:

@@ -153,7 +153,10 @@ class Findings:
 
 
 class Pipeline(Protocol):
-    """Any class with these two members: one file, named in ``settings.toml``, no base class."""
+    """Any class with these two members: one file, named in ``settings.toml``, no base class.
+
+    It may have a third, ``warm_up() -> str``: called once before the first study, it says how the pipeline computes.
+    """
 
     @property
     def algorithm(self) -> Algorithm: ...

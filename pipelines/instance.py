@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
+from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -109,6 +110,15 @@ def open_instance(path: Path) -> Dataset:
     Raises:
         Unreadable: In one sentence, whatever is wrong with the file.
     """
+    return _opened(path, _refuse_what_is_cut_off)
+
+
+def open_header(path: Path) -> Dataset:
+    """As ``open_instance``, but the pixels may be cut off: enough to say whose the file is, and not to read it."""
+    return _opened(path, lambda _header, _file: None)
+
+
+def _opened(path: Path, check_pixels: Callable[[Dataset, BinaryIO], None]) -> Dataset:
     try:
         with path.open("rb") as file:
             _refuse_what_is_not_dicom(file)
@@ -117,7 +127,7 @@ def open_instance(path: Path) -> Dataset:
             header = dcmread(file, stop_before_pixels=True, force=True)
             header.filename = str(path)
             header.pixel_offset = _pixel_offset(file)
-            _refuse_what_is_cut_off(header, file)
+            check_pixels(header, file)
     except Unreadable:
         raise
     except OSError as error:

@@ -81,6 +81,10 @@ class BrainTumour:
         family = Code("123110", "DCM", "Artificial Intelligence")
         return Algorithm(self.card.name, self.card.version, family, self.card.digest)
 
+    def warm_up(self) -> str:
+        """Probe the processor now rather than in the first study."""
+        return "half precision" if self._networks.uses_half_precision else "single precision"
+
     def __call__(self, study: Study) -> tuple[Findings, ...]:
         begun = time.perf_counter()
         prepared = prepare(study, most_missing=MOST_MISSING)

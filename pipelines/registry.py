@@ -34,6 +34,16 @@ def load(use: str) -> Pipeline:
     return cast(Pipeline, pipeline)
 
 
+def warm_up(pipeline: Pipeline) -> str | None:
+    """Let the pipeline do what it does once, such as probing the processor, before its first study.
+
+    Returns:
+        What its ``warm_up()`` says of how it computes, as "single precision"; None if it has no such method.
+    """
+    warm: Callable[[], str] | None = getattr(pipeline, "warm_up", None)
+    return warm() if callable(warm) else None
+
+
 def _from_module(use: str) -> Callable[..., Any]:
     module_name, _, attribute = use.partition(":")
     if not attribute.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):

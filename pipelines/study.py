@@ -6,7 +6,7 @@ A bad file becomes a ``RefusedFile`` with a reason and never stops the rest. Dec
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,13 +62,19 @@ def read_folder(folder: Path) -> tuple[tuple[Study, ...], tuple[RefusedFile, ...
     return read_files(path for path in paths if path.name.upper() != "DICOMDIR")
 
 
-def read_files(paths: Iterable[Path]) -> tuple[tuple[Study, ...], tuple[RefusedFile, ...]]:
-    """The studies that the files make up, by Study Instance UID, and the files that cannot be read."""
+def read_files(
+    paths: Iterable[Path], *, opened: Callable[[Path], Dataset] = open_instance
+) -> tuple[tuple[Study, ...], tuple[RefusedFile, ...]]:
+    """The studies that the files make up, by Study Instance UID, and the files that cannot be read.
+
+    Args:
+        opened: ``open_header`` takes files without whole pixels, too: to say that a study is not read, but not to read.
+    """
     kept: dict[str, Dataset] = {}
     refused: list[RefusedFile] = []
     for path in map(Path, paths):
         try:
-            header = open_instance(path)
+            header = opened(path)
             _refuse_another_content(header, kept)
             kept.setdefault(text(header, "SOPInstanceUID"), header)
         except MediaDirectory:

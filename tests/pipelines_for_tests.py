@@ -88,6 +88,14 @@ class Moody(Quick):
             raise OSError(os.environ.get("TESTS_SAYS", "the network is not in the mood"))
 
 
+class CrashesForNow(Quick):
+    """Crashes for as long as the file that $TESTS_MOOD names is not there."""
+
+    def misbehave(self, study: Study) -> None:
+        if not Path(os.environ["TESTS_MOOD"]).exists():
+            crash()
+
+
 class Unsuitable(Quick):
     def misbehave(self, study: Study) -> None:
         raise UnsuitableStudy("this pipeline reads nothing at all")
@@ -130,3 +138,25 @@ class NoRoomOnGpu(Quick):
     def misbehave(self, study: Study) -> None:
         if os.environ["CUDA_VISIBLE_DEVICES"]:
             raise RuntimeError("CUDA out of memory. Tried to allocate 80.00 GiB.")
+
+
+class SlowToLoadOnTheCpu(NoRoomOnGpu):
+    """Where there is no GPU to see, it takes as many seconds to load as $TESTS_SECONDS says."""
+
+    def __init__(self) -> None:
+        if not os.environ["CUDA_VISIBLE_DEVICES"]:
+            time.sleep(float(os.environ["TESTS_SECONDS"]))
+
+
+class WarmsUp(Quick):
+    """Has something to do once, and reads nothing before it was done."""
+
+    is_warm = False
+
+    def warm_up(self) -> str:
+        self.is_warm = True
+        return "single precision"
+
+    def misbehave(self, study: Study) -> None:
+        if not self.is_warm:
+            raise OSError("it is cold")

@@ -54,7 +54,8 @@ def _serve(log: Path, script: dict[str, Any]) -> None:
     ``classes``: {SOP class: [transfer syntaxes]}. ``status``: {SOP Instance UID: Status}, else 0. ``comment``. ``hang``
     and ``abort``: SOP Instance UIDs at which it falls silent, or aborts. ``reject``: [result, source, reason].
     ``held``: SOP Instance UIDs that C-FIND and commitment know. ``tls``: {certificate, key, ca, newest}.
-    ``find_status``: what C-FIND is answered.
+    ``find_status``: what C-FIND is answered. ``counts``: how many instances it says that any study has, one
+    number after the other, the last for ever.
     """
     from pydicom import Dataset
     from pynetdicom import AE, evt
@@ -92,6 +93,13 @@ def _serve(log: Path, script: dict[str, Any]) -> None:
         note("find")
         if "find_status" in script:
             yield script["find_status"], None
+            return
+        if event.identifier.QueryRetrieveLevel == "STUDY":
+            match = Dataset()
+            match.QueryRetrieveLevel, match.StudyInstanceUID = "STUDY", event.identifier.StudyInstanceUID
+            counts = script["counts"]
+            match.NumberOfStudyRelatedInstances = counts.pop(0) if len(counts) > 1 else counts[0]
+            yield 0xFF00, match
             return
         uids = event.identifier.SOPInstanceUID
         for uid in [uids] if isinstance(uids, str) else uids:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 
 from node import analysis as module
+from node import reader
 from node.analysis import Analysis, Rules
 from node.ledger import Job, JobState
 from node.warm import Limits
@@ -61,7 +62,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def child_of(analysis: Analysis) -> int:
-    found = analysis._child.pid
+    found = analysis._reader.pid
     assert found is not None
     return found
 
@@ -141,17 +142,82 @@ def test_a_job_beyond_a_limit_fails_at_once_with_a_report_that_says_so_and_the_n
     assert bench.job(good).state == JobState.DONE
 
 
-def test_a_job_that_crashes_its_child_three_times_is_quarantined(bench: Bench) -> None:
+def report_of(bench: Bench, number: int) -> Dataset:
+    """The one report that the ledger has of a job, from its file."""
+    (evidence,) = bench.place.ledger.evidence(bench.job(number).key)
+    return dcmread(bench.place.evidence / evidence.path)
+
+
+def test_a_job_that_crashes_its_child_three_times_is_quarantined_and_a_report_says_so(bench: Bench) -> None:
     analysis = bench.analysis()
-    number = bench.place.queued("Segfaults")
+    number = bench.place.queued("Segfaults", to=("PACS",))
     for attempt in (1, 2):
         analysis(number)
         assert bench.job(number).state == JobState.QUEUED
         assert bench.again == [number] * attempt
     analysis(number)
     job = bench.job(number)
-    assert (job.state, job.attempts) == (JobState.QUARANTINED, 3)
-    assert job.reason == "segfaults was lost while it read the study: its process was killed by SIGSEGV"
+    assert (job.state, job.outcome, job.attempts) == (JobState.QUARANTINED, "failed", 3)
+    assert job.reason == "segfaults was lost 3 times while it read the study: its process was killed by SIGSEGV"
+    assert len(bench.rung) == 1
+    report = report_of(bench, number)
+    assert (report.StudyInstanceUID, report.PatientID, report.Modality) == (job.study_uid, "SYN-1", "SR")
+    assert "lost 3 times" in report.to_json()
+
+
+def test_a_quarantined_job_that_is_retried_is_read_and_delivered_anew(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TESTS_MOOD", str(tmp_path / "mood"))
+    analysis = bench.analysis()
+    number = bench.place.queued("CrashesForNow", to=("PACS",))
+    for _ in range(3):
+        analysis(number)
+    assert bench.job(number).state == JobState.QUARANTINED
+    (tmp_path / "mood").touch()
+    bench.place.ledger.retry(number)
+    analysis(number)
+    assert (bench.job(number).state, bench.job(number).outcome) == (JobState.DONE, "read")
+    assert len(bench.rung) == 2
+    assert len({one.sop_uid for one in bench.place.ledger.evidence(bench.job(number).key)}) == 2
+
+
+def test_a_job_that_took_three_workers_along_is_reported_by_the_fourth_and_not_read_again(bench: Bench) -> None:
+    number = bench.place.queued("IsKilled", to=("PACS",))
+    for _ in range(3):
+        assert bench.place.ledger.claim(number, owner="died", lease_seconds=0.0)
+    bench.analysis()(number)
+    job = bench.job(number)
+    assert (job.state, job.outcome, job.attempts) == (JobState.QUARANTINED, "failed", 4)
+    assert "lost 3 times" in report_of(bench, number).to_json()
+    assert len(bench.rung) == 1
+
+
+def test_a_quarantined_job_without_a_header_says_why_no_report_is_possible(bench: Bench) -> None:
+    number = bench.place.queued("IsKilled", to=("PACS",))
+    for _ in range(3):
+        assert bench.place.ledger.claim(number, owner="died", lease_seconds=0.0)
+    for instance in bench.place.ledger.instances(bench.job(number).study_uid):
+        bench.place.spool.path(instance.sha256).unlink()
+    bench.analysis()(number)
+    assert bench.job(number).state == JobState.QUARANTINED
+    assert "not even a header tells whose study it is" in (bench.job(number).reason or "")
+    assert bench.rung == []
+
+
+def test_a_study_whose_pixels_are_cut_off_in_every_file_leaves_a_report(bench: Bench) -> None:
+    number = bench.place.queued("Quick", to=("PACS",))
+    for instance in bench.place.ledger.instances(bench.job(number).study_uid):
+        path = bench.place.spool.path(instance.sha256)
+        path.chmod(0o600)
+        path.write_bytes(path.read_bytes()[:-100])
+    bench.analysis()(number)
+    job = bench.job(number)
+    assert (job.state, job.outcome) == (JobState.DONE, "failed")
+    assert "none of the 2 files of the study can be read: it is cut off" in (job.reason or "")
+    report = report_of(bench, number)
+    assert (report.PatientID, report.Modality) == ("SYN-1", "SR")
+    assert "cut off" in report.to_json()
 
 
 def test_a_child_that_is_killed_from_outside_costs_one_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,6 +248,33 @@ def test_the_lease_is_kept_alive_while_the_child_works(bench: Bench, monkeypatch
         time.sleep(0.1)
     assert not seen
     assert (bench.job(number).state, bench.job(number).attempts) == (JobState.DONE, 1)
+
+
+def test_the_lease_is_kept_alive_while_the_cpu_takes_over_from_the_gpu(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TESTS_SECONDS", "3")
+    monkeypatch.setattr(module, "BEAT_SECONDS", 0.3)
+    analysis = bench.analysis(device="cuda:0", lease_seconds=1.0)
+    number = bench.place.queued("SlowToLoadOnTheCpu")
+    analysis.warm(["tests.pipelines_for_tests:SlowToLoadOnTheCpu"])
+    thread = soon(lambda: analysis(number))
+    until(lambda: bench.job(number).state == JobState.RUNNING)
+    seen = []
+    while thread.is_alive():
+        seen += bench.place.ledger.ready()
+        time.sleep(0.1)
+    assert not seen
+    assert (bench.job(number).outcome, bench.job(number).attempts) == ("read", 1)
+
+
+def test_the_log_says_how_a_pipeline_computes_before_the_first_study(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    bench.analysis().warm(["tests.pipelines_for_tests:WarmsUp"])
+    (said,) = [record.event_keys for record in caplog.records if record.message == "warm"]  # type: ignore[attr-defined]
+    assert (said["device"], said["precision"]) == ("cpu", "single precision")
 
 
 def test_a_job_that_is_cancelled_stops_and_leaves_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +321,8 @@ def test_jobs_of_a_pipeline_with_damaged_weights_wait_until_they_are_mended(
 ) -> None:
     weights = tmp_path / "test.safetensors"
     monkeypatch.setenv("TESTS_WEIGHTS", str(weights))
-    monkeypatch.setattr(module, "LOAD_AGAIN_SECONDS", 1.0)
+    for each in (module, reader):
+        monkeypatch.setattr(each, "LOAD_AGAIN_SECONDS", 1.0)
     analysis = bench.analysis()
     number, other = bench.place.queued("Damaged"), bench.place.queued("Quick")
     for _ in range(5):
@@ -249,7 +343,9 @@ def test_a_study_whose_files_are_gone_fails_with_the_reason(bench: Bench) -> Non
         bench.place.spool.path(instance.sha256).unlink()
     bench.analysis()(number)
     assert bench.job(number).state == JobState.FAILED
-    assert "none of the 2 files of the study can be read" in (bench.job(number).reason or "")
+    reason = bench.job(number).reason or ""
+    assert "none of the 2 files of the study can be read" in reason
+    assert "no report can say so, for not even a header tells whose study it is" in reason
 
 
 def test_without_room_for_evidence_the_job_waits(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -135,6 +135,14 @@ def test_a_study_of_which_no_file_can_be_read_is_a_fault_of_the_study(
         read(child, question)
 
 
+def test_a_pipeline_that_warms_up_does_so_when_it_is_loaded_and_says_how_it_computes(
+    child: Child, files: list[Path], tmp_path: Path
+) -> None:
+    assert child.load(use("WarmsUp"))["precision"] == "single precision"
+    assert child.load(use("Quick"))["precision"] is None
+    assert read(child, ask(files, tmp_path, "WarmsUp"))["runs"][0]["status"] == "read"
+
+
 def test_a_question_larger_than_a_pipe_gets_through(child: Child, files: list[Path], tmp_path: Path) -> None:
     question = ask(files, tmp_path)
     question["files"] += [f"/nowhere/{number:0200}.dcm" for number in range(3000)]
@@ -171,7 +179,9 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
 def test_a_report_says_why_a_study_is_not_read_and_goes_under_no_name_that_may_be_wrong(
     child: Child, files: list[Path], tmp_path: Path
 ) -> None:
-    question = ask(files, tmp_path / "out") | {"reason": "it took too long"}
+    about = {"reason": "it took too long", "algorithm": child.load(use("Quick"))["algorithm"]}
+    child.close()  # and another is started, which does not load the pipeline
+    question = ask(files, tmp_path / "out", "Damaged") | about
     (run,) = child.report(question, seconds=30.0, wanted=lambda: True)["runs"]
     assert (run["status"], run["reason"]) == ("failed", "it took too long")
     (report,) = (dcmread(path) for path in run["objects"])
@@ -180,7 +190,7 @@ def test_a_report_says_why_a_study_is_not_read_and_goes_under_no_name_that_may_b
     other.PatientID, other.SOPInstanceUID = "SYN-2", generate_uid()
     other.file_meta.MediaStorageSOPInstanceUID = other.SOPInstanceUID
     dcmwrite(tmp_path / "other.dcm", other)
-    question = ask([*files, tmp_path / "other.dcm"], tmp_path / "none") | {"reason": "it took too long"}
+    question = ask([*files, tmp_path / "other.dcm"], tmp_path / "none") | about
     with pytest.raises(StudyFault, match="nothing is written under a name that may be the wrong one"):
         child.report(question, seconds=30.0, wanted=lambda: True)
     assert not (tmp_path / "none").exists()

@@ -261,12 +261,12 @@ def test_only_what_was_not_accepted_has_to_be_sent_again(tmp_path: Path) -> None
         assert scp.events[1:] == [f"store {one.sop_uid}" for one in rest]
 
 
-def test_a_file_that_is_gone_or_is_not_dicom_is_refused_and_the_others_go(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_waits_and_one_that_is_not_dicom_is_refused_and_the_others_go(tmp_path: Path) -> None:
     gone, foreign, good = (an_object(tmp_path) for _ in range(3))
     gone.path.unlink()
     foreign.path.write_bytes(b"not DICOM at all" * 100)
     with scripted.scp(tmp_path / "scp", classes=KINDS) as scp:
-        assert verdicts(to(scp.port), [gone, foreign, good]) == ["refused", "refused", "delivered"]
+        assert verdicts(to(scp.port), [gone, foreign, good]) == ["retry", "refused", "delivered"]
 
 
 # ── Peers that are off, slow or dead ─────────────────────────────────────────────────────────────────────────────────

@@ -437,12 +437,12 @@ def test_a_body_that_ends_too_soon_is_truncated(wire: bytes) -> None:
         [b"".join(body) for _, body in multipart.read_parts([wire], b"x")]
 
 
-def test_a_file_that_is_gone_is_refused_and_the_others_go(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_tried_again_and_the_others_go(tmp_path: Path) -> None:
     gone, good = an_object(tmp_path), an_object(tmp_path)
     gone.path.unlink()
     with scripted.web(Reply(200)) as server:
         found = {answer.sop_uid: answer.verdict for answer in delivery.send(to(server.url), [gone, good])}
-    assert found == {gone.sop_uid: "refused", good.sop_uid: "delivered"}
+    assert found == {gone.sop_uid: "retry", good.sop_uid: "delivered"}
 
 
 def test_nothing_to_send_asks_nobody() -> None:

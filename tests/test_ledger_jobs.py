@@ -60,9 +60,34 @@ def test_a_heartbeat_prolongs_the_lease(ledger: Ledger) -> None:
     assert ledger.ready(85) == [(job.id, 5)]
 
 
-def test_a_job_that_takes_its_worker_along_is_quarantined_at_the_fourth_claim(ledger: Ledger) -> None:
+def test_a_job_that_takes_its_worker_along_is_quarantined_and_its_report_is_delivered(ledger: Ledger) -> None:
     (job,) = settled(ledger, arrival(1))
-    for attempt in range(3):
+    claims = [claimed(ledger, job, at=20 + 10 * attempt, lease=5) for attempt in range(4)]
+    assert [claim.is_last for claim in claims] == [False, False, True, True]
+    assert [claim.is_spent for claim in claims] == [False, False, False, True]
+    (number,) = ledger.finish(
+        claims[-1], state=JobState.QUARANTINED, outcome="failed", reason="lost", evidence=made("sr"), now=60
+    )
+    assert ledger.ready_deliveries(60) == [(number, 5)]
+    assert (ledger.job(job.id).state, ledger.job(job.id).reason) == (JobState.QUARANTINED, "lost")
+    assert ledger.ready(999) == []
+    ledger.retry(job.id, now=70)
+    assert not claimed(ledger, job, at=70).is_last
+
+
+def test_the_report_of_a_quarantined_job_is_what_a_later_revision_replaces(ledger: Ledger) -> None:
+    (old,) = settled(ledger, arrival(1))
+    ledger.finish(claimed(ledger, old), state=JobState.QUARANTINED, outcome="failed", evidence=made("sr"), now=30)
+    record(ledger, arrival(2, at=40))
+    (new,) = ledger.settle(STUDY, [wanted()], now=50)
+    assert new.predecessor_key == old.key
+
+
+def test_a_job_that_takes_its_worker_along_while_the_report_is_written_is_quarantined_without_one(
+    ledger: Ledger,
+) -> None:
+    (job,) = settled(ledger, arrival(1))
+    for attempt in range(5):
         claimed(ledger, job, at=20 + 10 * attempt, lease=5)
     assert ledger.claim(job.id, owner="w", lease_seconds=5, now=90) is None
     assert ledger.job(job.id).state is JobState.QUARANTINED

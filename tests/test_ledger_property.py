@@ -184,7 +184,7 @@ class Node(RuleBasedStateMachine):
             self.ledger.release(study)
         self.now += LONGEST
         self.settle()
-        for _ in range(4):
+        for _ in range(6):
             self.now += LEASE
             for job_id, _ in self.ready():
                 if claim := self.ledger.claim(job_id, owner="last", lease_seconds=LEASE):

@@ -150,6 +150,33 @@ def test_evidence_that_was_changed_on_disk_is_not_sent(bench: Bench, tmp_path: P
     assert "was changed on disk" in (entry(bench, number).reason or "")
 
 
+@pytest.mark.parametrize("fault", ["a folder that is away", "an error of the disk"])
+def test_evidence_that_cannot_be_read_now_is_sent_when_it_can(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    (number,) = deliveries(bench, "PACS")
+    job = bench.place.ledger.job(entry(bench, number).job_id)
+    (evidence,) = bench.place.ledger.evidence(job.key)
+    folder = (bench.place.evidence / evidence.path).parent
+    away = folder.with_name("away")
+    folder.rename(away)
+    if fault == "an error of the disk":
+        folder.symlink_to(folder)  # ELOOP, an errno that opening gives like EIO
+    with scp(tmp_path, held=evidence_uids(bench, number)) as peer:
+        out = outbox(bench, pacs("PACS", peer.port))
+        out(number)
+        waiting = entry(bench, number)
+        assert waiting.state == DeliveryState.WAITING
+        assert f"the evidence {evidence.path} cannot be read" in (waiting.reason or "")
+        assert peer.events == []
+        if folder.is_symlink():
+            folder.unlink()
+        away.rename(folder)
+        _at_once(bench, number)
+        out(number)
+    assert (entry(bench, number).state, entry(bench, number).attempts) == (DeliveryState.DELIVERED, 2)
+
+
 def test_a_slow_destination_holds_up_itself_alone(bench: Bench, tmp_path: Path) -> None:
     slow = [deliveries(bench, "SLOW")[0] for _ in range(3)]
     (quick,) = deliveries(bench, "QUICK")

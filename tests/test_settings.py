@@ -50,6 +50,22 @@ def test_every_setting_stands_in_the_shipped_file_with_a_comment() -> None:
         ({"node": {"ae_title": "A" * 17}}, "an AE title has 1 to 16 printable ASCII characters"),
         ({"node": {"bind": "localhost"}}, "node.bind is 'localhost': an IPv4 or IPv6 address"),
         ({"node": {"peers": [{"ae_title": "CT1", "address": "10.0.0.300"}]}}, "node.peers.0.address is '10.0.0.300'"),
+        (
+            {"node": {"peers": [{"ae_title": "CT1", "address": "10.0.0.3", "count_from": "PACS"}]}},
+            'CT1.count_from names "PACS"; destinations: none is defined',
+        ),
+        (
+            {
+                "node": {
+                    "peers": [
+                        {"ae_title": "CT1", "address": "10.0.0.3", "count_from": "WEB"},
+                        {"ae_title": "CT1", "address": "10.0.0.4"},
+                    ]
+                },
+                "destinations": {"WEB": {"protocol": "dicomweb", "url": "http://web"}},
+            },
+            "CT1 stands there twice, with another count_from",
+        ),
         ({"node": {"dicom_port": 8114}}, "dicom_port and web_port are both 8114"),
         ({"node": {"quiet_seconds": 5000}}, "quiet_seconds 5000 exceeds longest_wait_seconds 900"),
         ({"node": {"broker": "nonsense"}}, "node.broker is 'nonsense'"),

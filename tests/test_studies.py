@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.errors import Unavailable
 from node.ledger import Ledger
-from node.studies import Patience, Progress, after_an_instance, after_release, counts_from, is_due, settle_time
+from node.studies import Patience, Progress, after_an_instance, after_release, is_due, settle_time
 from tests.ledgers import STUDY, arrival
 
 NUMBERS = count(1)
@@ -47,15 +46,6 @@ def test_a_long_quiet_time_of_a_peer_holds_while_its_line_is_open() -> None:
 def test_an_impossible_patience_is_refused(quiet: float, longest: float) -> None:
     with pytest.raises(ValueError, match="allowed"):
         Patience(quiet=quiet, longest=longest)
-
-
-def test_a_pacs_that_is_off_or_does_not_know_tells_no_count() -> None:
-    def ask(study_uid: str) -> int | None:
-        if study_uid == "1.2.off":
-            raise Unavailable("no answer")
-        return {"1.2.60": 60, "1.2.0": 0}.get(study_uid)
-
-    assert counts_from(["1.2.60", "1.2.0", "1.2.off", "1.2.unknown"], ask) == {"1.2.60": 60}
 
 
 @pytest.fixture(scope="module")

@@ -226,6 +226,20 @@ def test_a_study_whose_files_are_gone_or_damaged_does_not_stop_the_others(place:
     clock(place, Bell(url), routes(Modality="CT")).settle()
     states = [place.ledger.study(study).study.state for study in (lost, torn, good)]
     assert states == [StudyState.UNROUTED, StudyState.UNROUTED, StudyState.SETTLED]
+    for study, why in ((lost, "No such file"), (torn, "it is not a DICOM file")):
+        said = place.ledger.study(study).study.reason or ""
+        assert said.startswith("no header of its 2 instances can be read, so no pipeline and no report is possible")
+        assert why in said
+
+
+def test_a_study_whose_pixels_are_cut_off_is_routed_by_its_header(place: Workplace, url: str) -> None:
+    study = place.arrived()
+    for instance in place.ledger.instances(study):
+        path = place.spool.path(instance.sha256)
+        path.chmod(0o600)
+        path.write_bytes(path.read_bytes()[:-100])
+    clock(place, Bell(url), routes(Modality="CT")).settle()
+    assert [job.pipeline for job in place.ledger.study(study).jobs] == ["quick"]
 
 
 @pytest.mark.parametrize(

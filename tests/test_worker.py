@@ -125,6 +125,7 @@ def test_a_poison_study_is_quarantined_and_ten_good_ones_are_done(place: Workpla
     (job,) = place.ledger.study(poison).jobs
     assert job.attempts == 3
     assert "killed by SIGSEGV" in (job.reason or "")
+    assert len(place.ledger.evidence(job.key)) == 1
     assert [place.ledger.study(study).jobs[0].attempts for study in good] == [1] * 10
 
 

@@ -164,8 +164,10 @@ def _weights(settings: Settings) -> Iterator[Line]:
 
     for name, line in settings.pipelines.items():
         try:
-            algorithm = registry.load(line.use).algorithm
-            yield Line(f"pipeline {name}", f"version {algorithm.version}, weights {algorithm.weights_digest[:12]}")
+            pipeline = registry.load(line.use)
+            algorithm, precision = pipeline.algorithm, registry.warm_up(pipeline)
+            found = f"version {algorithm.version}, weights {algorithm.weights_digest[:12]}"
+            yield Line(f"pipeline {name}", f"{found}, {precision}" if precision else found)
         except Exception as error:
             yield Line(f"pipeline {name}", str(error), "install it again, or correct pipelines." + name + ".use")
         if not line.deliver_to:

@@ -121,6 +121,7 @@ def work(context: click.Context) -> None:
         evidence=node.folder / "evidence",
         routes=routes_of(settings),
         destinations=destinations_of(settings),
+        count_from={caller: name for caller, name in settings.count_from.items() if name},
         device=given.device,
         threads=given.threads,
         time_limit_seconds=given.time_limit_seconds,

@@ -18,6 +18,7 @@ from node.ledger.arrivals import Arrivals
 from node.ledger.database import Database
 from node.ledger.deliveries import Deliveries
 from node.ledger.entries import (
+    MAX_ATTEMPTS,
     Answer,
     Claim,
     Delivery,
@@ -39,6 +40,7 @@ from node.ledger.overview import Pages
 from node.ledger.settling import Settling
 
 __all__ = [
+    "MAX_ATTEMPTS",
     "Answer",
     "Claim",
     "Delivery",

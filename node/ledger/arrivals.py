@@ -70,9 +70,13 @@ class Arrivals(Chapter):
                 db.execute(update(studies).where(to_set).values(settle_at=at_most(when, studies.c.settle_by)))
 
     def expect(self, study_uid: str, count: int) -> None:
-        """The PACS says how many instances the study has (Number of Study Related Instances, PS3.4 C.3.4)."""
+        """The PACS says how many instances the study has (Number of Study Related Instances, PS3.4 C.3.4).
+
+        Its count grows while it is being filled: a smaller one than was told before changes nothing.
+        """
+        fewer = or_(studies.c.expected.is_(None), studies.c.expected < count)
         with self._database.writing() as db:
-            db.execute(update(studies).where(studies.c.uid == study_uid).values(expected=count))
+            db.execute(update(studies).where(studies.c.uid == study_uid, fewer).values(expected=count))
 
     def known(self, sha256s: Iterable[str]) -> set[str]:
         """Those of the digests that the ledger has written down."""

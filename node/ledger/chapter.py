@@ -16,13 +16,17 @@ from node.ledger.tables import deliveries, evidence, instances, jobs, studies
 
 T = TypeVar("T")
 
-MAX_ATTEMPTS = 3
+ACCEPTED = ("delivered", "warning")  # verdicts after which an object is not sent again
 
 
 class Chapter:
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self._database = database
         self._clock = clock
+
+    def now(self) -> float:
+        """The time by which everything in the ledger is due, in seconds since the epoch."""
+        return self._clock()
 
     def _now(self, now: float | None) -> float:
         return self._clock() if now is None else now

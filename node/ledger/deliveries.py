@@ -11,13 +11,12 @@ from typing import Any
 from sqlalchemy import Connection, and_, func, insert, or_, select, text, update
 
 from node.errors import LostClaim, NodeError
-from node.ledger.chapter import Chapter, delivery_of, evidence_of, is_held, job_of, sent_anew
+from node.ledger.chapter import ACCEPTED, Chapter, delivery_of, evidence_of, is_held, job_of, sent_anew
 from node.ledger.entries import Delivery, DeliveryClaim, DeliveryState
 from node.ledger.tables import answers, deliveries, jobs
 
 OTHERS = deliveries.alias("others")
 EARLIER, EARLIER_JOB, OWN_JOB = deliveries.alias("earlier"), jobs.alias("earlier_job"), jobs.alias("own_job")
-ACCEPTED = ("delivered", "warning")  # verdicts after which an object is not sent again
 
 
 class Deliveries(Chapter):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+MAX_ATTEMPTS = 3  # of a job that takes its worker along; what comes after it is for the report that says so
+
 
 class StudyState(StrEnum):
     RECEIVING = "receiving"
@@ -111,12 +113,24 @@ class Claim:
 
     Attributes:
         files: SHA-256 of the instances of the job's revision, as the spool names them.
+        counted: The attempts that count towards the quarantine, this one among them.
     """
 
     job: Job
     owner: str
     attempt: int
     files: tuple[str, ...]
+    counted: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the job is quarantined if this attempt, too, takes its worker along."""
+        return self.counted >= MAX_ATTEMPTS
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it has taken its workers along too often already: only a report that says so is to be made."""
+        return self.counted > MAX_ATTEMPTS
 
 
 @dataclass(frozen=True)

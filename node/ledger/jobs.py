@@ -13,14 +13,17 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, exists, insert, or_, select, update
 
 from node.errors import LostClaim, NodeError
-from node.ledger.chapter import MAX_ATTEMPTS, Chapter, evidence_of, is_held, job_of, locked_job, members, sent_anew
-from node.ledger.entries import Claim, DeliveryState, Evidence, Job, JobState
+from node.ledger.chapter import Chapter, evidence_of, is_held, job_of, locked_job, members, sent_anew
+from node.ledger.entries import MAX_ATTEMPTS, Claim, DeliveryState, Evidence, Job, JobState
 from node.ledger.settling import last_done_key
 from node.ledger.tables import deliveries, evidence, jobs, studies
 
+REPORT_ATTEMPTS = 2  # to say in a report that the job took its worker along too often
 REPLACED = "a newer revision of the study settled first"
 OLDER = jobs.alias("older")
+SPENT = f"tried {MAX_ATTEMPTS} times, and the worker died or failed each time, and also while a report was written"
 COUNTED = jobs.c.attempts - jobs.c.forgiven
+MOST_ATTEMPTS = MAX_ATTEMPTS + REPORT_ATTEMPTS
 
 
 class Jobs(Chapter):
@@ -39,8 +42,7 @@ class Jobs(Chapter):
             if db.execute(select(jobs.c.id).where(which)).one_or_none() is None:
                 return None
         with self._database.writing() as db:
-            spent = f"tried {MAX_ATTEMPTS} times, and the worker died or failed each time"
-            db.execute(_ended(and_(which, COUNTED >= MAX_ATTEMPTS), JobState.QUARANTINED, moment, spent))
+            db.execute(_ended(and_(which, COUNTED >= MOST_ATTEMPTS), JobState.QUARANTINED, moment, SPENT))
             # A run that was lost is not worth repeating once a newer revision has settled.
             db.execute(_ended(and_(which, _is_replaced()), JobState.SUPERSEDED, moment, REPLACED))
             row = db.execute(
@@ -76,6 +78,7 @@ class Jobs(Chapter):
         claim: Claim,
         *,
         outcome: str,
+        state: JobState = JobState.DONE,
         reason: str | None = None,
         runs_json: str = "[]",
         evidence: Sequence[Evidence] = (),
@@ -84,6 +87,9 @@ class Jobs(Chapter):
     ) -> list[int]:
         """The job is done; its evidence waits for each destination. Returns the ids of the deliveries.
 
+        Args:
+            state: QUARANTINED where the evidence is a report that the job took its worker along too often.
+
         Raises:
             LostClaim: If the job is no longer this worker's; nothing is written.
         """
@@ -91,7 +97,7 @@ class Jobs(Chapter):
         moment = self._now(now)
         values = {"outcome": outcome, "reason": reason, "runs": runs_json, "stages": dict(stages or {})}
         with self._database.writing() as db:
-            job = _close(db, claim, {"state": JobState.DONE, "done_at": moment} | values)
+            job = _close(db, claim, {"state": state, "done_at": moment} | values)
             _keep_evidence(db, job, evidence)
             return [_send_to(db, job, destination, moment) for destination in job.destinations if evidence]
 
@@ -209,7 +215,8 @@ def _claimed(db: Connection, row: Row[Any], owner: str) -> Claim:
         named = update(jobs).where(jobs.c.id == row.id).values(predecessor_key=before).returning(jobs)
         row = db.execute(named).one()
     files = tuple(member.sha256 for member in members(db, row.study_uid, row.revision))
-    return Claim(job=job_of(row), owner=owner, attempt=row.attempts, files=files)
+    counted = row.attempts - row.forgiven
+    return Claim(job=job_of(row), owner=owner, attempt=row.attempts, files=files, counted=counted)
 
 
 def _mine(job_id: int, owner: str, attempt: int) -> Any:

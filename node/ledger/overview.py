@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select
 
 from node.errors import NodeError
-from node.ledger.chapter import Chapter, chunks, delivery_of, evidence_of, job_of
+from node.ledger.chapter import ACCEPTED, Chapter, chunks, delivery_of, evidence_of, job_of
 from node.ledger.entries import (
     Answer,
     Delivery,
@@ -55,10 +55,24 @@ class Pages(Chapter):
             NodeError: If the ledger does not know it.
         """
         with self._database.reading() as db:
-            row = db.execute(select(studies).where(studies.c.uid == study_uid)).one_or_none()
-            if row is None:
-                raise NodeError(f"the ledger knows no study {study_uid}")
-            return _history(db, row)
+            return _history(db, _row_of(db, study_uid))
+
+    def entry(self, study_uid: str) -> StudyEntry:
+        """One study as a list shows it, less its modalities; raises as ``study`` does."""
+        with self._database.reading() as db:
+            return _entry_of(_row_of(db, study_uid), ())
+
+    def evidence_elsewhere(self, study_uid: str) -> int:
+        """How many objects of ours about the study some destination has taken, and has not sent back to us."""
+        returned = select(instances.c.sop_uid).where(instances.c.study_uid == study_uid)
+        query = (
+            select(func.count(answers.c.sop_uid.distinct()))
+            .join(deliveries, deliveries.c.id == answers.c.delivery_id)
+            .join(jobs, jobs.c.id == deliveries.c.job_id)
+            .where(jobs.c.study_uid == study_uid, answers.c.verdict.in_(ACCEPTED), answers.c.sop_uid.not_in(returned))
+        )
+        with self._database.reading() as db:
+            return int(db.scalars(query).one())
 
     def evidence(self, job_key: str) -> tuple[Evidence, ...]:
         """What the job with this key made."""
@@ -79,6 +93,13 @@ class Pages(Chapter):
         query = select(deliveries).order_by(deliveries.c.queued_at.desc(), deliveries.c.id.desc()).limit(limit)
         with self._database.reading() as db:
             return tuple(delivery_of(row) for row in db.execute(query))
+
+
+def _row_of(db: Connection, study_uid: str) -> Row[Any]:
+    row = db.execute(select(studies).where(studies.c.uid == study_uid)).one_or_none()
+    if row is None:
+        raise NodeError(f"the ledger knows no study {study_uid}")
+    return row
 
 
 def _per_state(db: Connection, table: Any) -> dict[str, int]:

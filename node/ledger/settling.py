@@ -9,11 +9,11 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
 from node.ledger.chapter import Chapter, digest_of, job_of, locked_study, members
 from node.ledger.entries import Job, JobState, NewJob, StudyState
-from node.ledger.tables import instances, jobs, revisions, studies
+from node.ledger.tables import evidence, instances, jobs, revisions, studies
 
 
 class Settling(Chapter):
@@ -111,11 +111,12 @@ class Settling(Chapter):
 
 def last_done_key(db: Connection, study_uid: str, pipeline: str, before: int) -> str | None:
     """The key of the last job of this pipeline on this study whose evidence exists."""
+    of_job = select(evidence.c.job_id).where(evidence.c.job_id == jobs.c.id).correlate(jobs)
     query = select(jobs.c.key).where(
         jobs.c.study_uid == study_uid,
         jobs.c.pipeline == pipeline,
         jobs.c.revision < before,
-        jobs.c.state == JobState.DONE,
+        or_(jobs.c.state == JobState.DONE, of_job.exists()),  # one in quarantine has left a report, too
     )
     return db.scalars(query.order_by(jobs.c.revision.desc()).limit(1)).one_or_none()
 
