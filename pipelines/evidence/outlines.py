@@ -6,12 +6,11 @@ top left corner of the top left pixel, whose centre is (0.5, 0.5) (PS3.3 C.18.6.
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import numpy as np
 from numpy.typing import NDArray
 
-_Corner = tuple[int, int]  # (column, row)
+_RISING = 0b0110  # right above and left below, which touch at the corner alone; bits as in _turns
+_TURNS = np.array([0, 1, 1, 0, 1, 0, 2, 1, 1, 2, 0, 1, 0, 1, 1, 0], np.uint8)  # how often an outline turns there
 
 
 def outer_outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
@@ -27,9 +26,7 @@ def outer_outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     if not len(rows):
         return []
     cut, origin = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], np.array([columns[0], rows[0]])
-    loops = [(area(loop), loop + origin) for loop in _loops(cut)]
-    outer = [(size, loop) for size, loop in loops if size > 0]  # a hole runs the other way round
-    return [loop for _, loop in sorted(outer, key=lambda each: -each[0])]
+    return sorted((loop + origin for loop in _outer_loops(cut)), key=lambda loop: -area(loop))
 
 
 def area(polygon: NDArray[np.float64]) -> float:
@@ -39,50 +36,48 @@ def area(polygon: NDArray[np.float64]) -> float:
     return float(np.sum(column * following_row - following_column * row) / 2)
 
 
-def _loops(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
-    """Follow the pixel edges with the mask on the right hand (rows grow downwards), corner by corner."""
-    ways = _edges(mask)
-    remaining = {(start, end) for start, ends in ways.items() for end in ends}
+def _outer_loops(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
+    """Follow the pixel edges with the mask on the right hand (rows grow downwards), from turn to turn.
+
+    Turns in one row of corners are joined two by two, as are those in one column: so each has one that follows it.
+    """
+    columns, rows, is_start, by_column = _turns(mask)
+    down = np.empty(len(rows), np.intp)
+    down[by_column[0::2]], down[by_column[1::2]] = by_column[1::2], by_column[0::2]
+    points, vertical = np.stack([columns, rows], axis=1).astype(np.float64), down.tolist()
     loops: list[NDArray[np.float64]] = []
-    for first in [(start, end) for start, ends in ways.items() for end in ends]:
-        edge, corners = first, [first[0]]
-        while edge in remaining:  # each edge has one that follows it, so we come back to the first
-            remaining.remove(edge)
-            corners.append(edge[1])
-            edge = (edge[1], _next_corner(ways, *edge))
-        if len(corners) > 1:
-            loops.append(_without_points_on_lines(np.array(corners, dtype=np.float64)))
+    passed = bytearray(len(rows))
+    for first in range(len(rows)):
+        if passed[first]:
+            continue
+        turn, loop = first, []
+        while not passed[turn]:
+            along = turn ^ 1  # in the order of rows, turns 0 and 1 are the ends of one edge, 2 and 3 of the next
+            passed[turn] = passed[along] = True
+            loop += (turn, along)
+            turn = vertical[along]
+        if is_start[first]:
+            loops.append(points[[*loop, first]])
     return loops
 
 
-def _edges(mask: NDArray[np.bool_]) -> dict[_Corner, list[_Corner]]:
-    """Directed edges between a pixel that is in and a neighbour that is out, by the corner that they start from."""
-    padded = np.pad(mask, 1)
-    inside = padded[1:-1, 1:-1]
-    # (neighbour is out, start of the edge, end of the edge), as offsets from the pixel's top left corner
-    sides = (
-        (~padded[:-2, 1:-1], (0, 0), (1, 0)),  # top edge, to the right
-        (~padded[1:-1, 2:], (1, 0), (1, 1)),  # right edge, downwards
-        (~padded[2:, 1:-1], (1, 1), (0, 1)),  # bottom edge, to the left
-        (~padded[1:-1, :-2], (0, 1), (0, 0)),  # left edge, upwards
-    )
-    ways: dict[_Corner, list[_Corner]] = defaultdict(list)
-    for out, start, end in sides:
-        for row, column in np.argwhere(inside & out).tolist():
-            ways[column + start[0], row + start[1]].append((column + end[0], row + end[1]))
-    return ways
+def _turns(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_], NDArray[np.intp]]:
+    """Where an outline turns, row by row: columns, rows, whether an outer outline can begin there, and by columns.
 
-
-def _next_corner(ways: dict[_Corner, list[_Corner]], start: _Corner, end: _Corner) -> _Corner:
-    """Where two pixels touch at a corner alone, two ways go on: the turn to the right stays with the same pixel."""
-    if len(ways[end]) == 1:
-        return ways[end][0]
-    return end[0] - (end[1] - start[1]), end[1] + (end[0] - start[0])
-
-
-def _without_points_on_lines(corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Only the corners where the direction changes."""
-    ring = corners[:-1]
-    before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
-    turns = ring[(before != after).any(axis=1)]
-    return np.concatenate([turns, turns[:1]])
+    A corner turns where one or three of the four pixels around it are in. Where two are in that touch at this corner
+    alone it turns twice, and each turn stays with its own pixel.
+    """
+    padded = np.pad(mask, 1).view(np.uint8)
+    above, below = padded[:-1], padded[1:]
+    # the pixels around each corner: left above 1, right above 2, left below 4, right below 8
+    around = above[:, :-1] | above[:, 1:] << 1 | below[:, :-1] << 2 | below[:, 1:] << 3
+    rows, columns = np.nonzero(_TURNS[around])
+    kinds = around[rows, columns]
+    times = _TURNS[kinds]
+    rows, columns, kinds = (np.repeat(each, times) for each in (rows, columns, kinds))
+    order = np.arange(len(rows))
+    # of the two pixels of a rising diagonal the left one lies below
+    first = np.flatnonzero(kinds == _RISING)[0::2]
+    order[first], order[first + 1] = first + 1, first
+    # the uppermost turn of an outer outline, of those the leftmost, has its pixel at the right below; a hole's has not
+    return columns, rows, kinds & 8 > 0, order[np.argsort(columns[order], kind="stable")]
