@@ -6,7 +6,7 @@ PS3.3; what dciodvfy can see better is left to it, in the tests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pydicom import dcmread
@@ -118,13 +118,10 @@ def _code_faults(result: Dataset) -> Iterable[str]:
 
 
 def _unknown_codes(dataset: Dataset) -> Iterable[str]:
-    value, scheme = text(dataset, "CodeValue"), text(dataset, "CodingSchemeDesignator")
-    if value and not codes.is_known(value, scheme, text(dataset, "CodeMeaning")):
-        yield f"the code ({value}, {scheme}, {text(dataset, 'CodeMeaning')}) is not in the table"
-    for element in dataset:
-        if element.VR == "SQ":
-            for item in element.value:
-                yield from _unknown_codes(item)
+    for item in _nested([dataset]):
+        value, scheme = text(item, "CodeValue"), text(item, "CodingSchemeDesignator")
+        if value and not codes.is_known(value, scheme, text(item, "CodeMeaning")):
+            yield f"the code ({value}, {scheme}, {text(item, 'CodeMeaning')}) is not in the table"
 
 
 def _identity_faults(result: Dataset, source: Sequence[Dataset]) -> Iterable[str]:
@@ -168,12 +165,20 @@ def _reference_faults(result: Dataset, source: Sequence[Dataset], beside: Sequen
             yield f"{missing} source images are not named"
 
 
-def _nested(datasets: Iterable[Dataset]) -> Iterable[Dataset]:
-    for dataset in datasets:
+def _nested(datasets: Iterable[Dataset]) -> Iterator[Dataset]:
+    """The datasets and all items below them; a sequence that several items share is entered once."""
+    seen: set[int] = set()
+    waiting = [iter(datasets)]
+    while waiting:
+        dataset = next(waiting[-1], None)
+        if dataset is None:
+            waiting.pop()
+            continue
         yield dataset
-        for element in dataset:
-            if element.VR == "SQ":
-                yield from _nested(element.value)
+        for tag, element in dataset.items():
+            if element.VR == "SQ" and id(sequence := dataset[tag].value) not in seen:
+                seen.add(id(sequence))
+                waiting.append(iter(sequence))
 
 
 def _disagreements(result: Dataset, beside: Sequence[Dataset]) -> Iterable[str]:

@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 from pipelines.base import Algorithm, Findings
 from pipelines.evidence import codes
 from pipelines.evidence.check import check
+from pipelines.evidence.encode import part10
 from pipelines.evidence.errors import InvalidEvidence
 from pipelines.evidence.groups import PRESETS, Writing, groups
 from pipelines.evidence.seg import Drawn, draw
@@ -135,7 +136,7 @@ def _put(objects: dict[str, Dataset], out: Path) -> tuple[Path, ...]:
     try:
         for part, each in zip(parts, objects.values(), strict=True):
             with part.open("wb") as file:
-                each.save_as(file, enforce_file_format=True)
+                file.writelines(part10(each))
                 file.flush()
                 os.fsync(file.fileno())
         return tuple(part.replace(path) for part, path in parts.items())

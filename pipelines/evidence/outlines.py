@@ -50,7 +50,8 @@ def _outer_loops(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     for first in range(len(rows)):
         if passed[first]:
             continue
-        turn, loop = first, []
+        turn = first
+        loop: list[int] = []
         while not passed[turn]:
             along = turn ^ 1  # in the order of rows, turns 0 and 1 are the ends of one edge, 2 and 3 of the next
             passed[turn] = passed[along] = True

@@ -19,6 +19,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pipelines.base import Findings, Segment
 from pipelines.evidence import equipment
 from pipelines.evidence.errors import InvalidEvidence
+from pipelines.evidence.slices import Masks, fill, slices_of
 from pipelines.evidence.source import lean_images
 from pipelines.evidence.stacks import Stack, stacks
 from pipelines.evidence.stamp import Stamp
@@ -85,9 +86,8 @@ def draw(findings: Findings, tracks: Sequence[Track], stamp: Stamp) -> Drawn:
             continue
         try:
             images, derived = _images(stack, series)
-            pixels = _label_array([_part(segment.mask, stack) for segment in here])
             descriptions = [_description(i, each, looks[each.label], stamp) for i, each in enumerate(here, start=1)]
-            made = _segmentation(images, pixels, descriptions, stamp, objects)
+            made = _drawn_on(images, [_part(segment.mask, stack) for segment in here], descriptions, stamp, objects)
         except (ValueError, AttributeError, KeyError) as error:  # what highdicom says of a source that it cannot use
             notes.append(f"the outline is not stored as a Segmentation: {_why(error)}")
             continue
@@ -183,6 +183,24 @@ def _images(stack: Stack, series: Series) -> tuple[list[Dataset], list[str]]:
     for image in images:
         image.SliceThickness = f"{series.spacing[0]:.6g}"
     return images, ["the images do not say their Slice Thickness; the Segmentation has the distance between slices"]
+
+
+def _drawn_on(
+    images: list[Dataset],
+    masks: list[NDArray[np.bool_]],
+    descriptions: list[Any],
+    stamp: Stamp,
+    before: Sequence[Dataset],
+) -> Dataset:
+    """The object with all its frames; ``masks``: (frames, rows, columns), a frame for each of the source's."""
+    slices = slices_of(images)
+    if slices is None:
+        return _segmentation(images, _label_array(masks), descriptions, stamp, before)
+    voxel = np.zeros((1, *masks[0].shape[1:]), np.uint8)
+    voxel[0, 0, 0] = 1  # makes one frame, to be replaced
+    made = _segmentation(images[:1], voxel, descriptions, stamp, before)
+    occupied = np.stack([np.any(mask, axis=(1, 2)) for mask in masks])
+    return fill(made, slices, Masks(occupied, lambda segment, place: masks[segment][place]))
 
 
 def _segmentation(
