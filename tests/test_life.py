@@ -58,6 +58,7 @@ def test_a_pipeline_is_judged_with_intervals_and_pictures(labelled: Path, tmp_pa
     assert json.loads((tmp_path / "report" / "report.json").read_text())
     assert "Dice" in answer.stdout
     assert (tmp_path / "report" / "gallery.png").exists()
+    assert "FLAIR abnormality: outline" in (tmp_path / "report" / "report.html").read_text()
 
 
 def test_a_pipeline_without_a_recipe_and_a_folder_without_labels_are_named(labelled: Path, tmp_path: Path) -> None:

@@ -20,12 +20,12 @@ from pipelines.mr_brain import CARD
 from pipelines.training import cases, loop, metrics, operate, pack, ship
 from pipelines.training.batches import Sampler
 from pipelines.training.brain import BrainTask
-from pipelines.training.evaluate import Row, evaluate, summary
+from pipelines.training.evaluate_brain import Row, evaluate, summary
 from pipelines.training.pictures import learning_curve
 from pipelines.training.prepare import NoLabels, labelled_studies, prepare_all
 from pipelines.training.recipes import UnknownPipeline
 from pipelines.training.recipes.mr_brain import of_splits
-from pipelines.training.report import markdown
+from pipelines.training.report_brain import markdown
 from pipelines.training.train import train
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,7 +16,7 @@ def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
     return 1.0 if total == 0 else 2.0 * int((one & other).sum()) / total
 
 
-def hausdorff95(one: NDArray[np.bool_], other: NDArray[np.bool_], spacing: tuple[float, float, float]) -> float:
+def hausdorff95(one: NDArray[np.bool_], other: NDArray[np.bool_], spacing: tuple[float, ...]) -> float:
     """95th percentile of the distances between two surfaces in mm, both ways; infinite if one alone is empty."""
     if not one.any() or not other.any():
         return 0.0 if one.any() == other.any() else float("inf")
@@ -25,7 +25,7 @@ def hausdorff95(one: NDArray[np.bool_], other: NDArray[np.bool_], spacing: tuple
 
 
 def surface_dice(
-    one: NDArray[np.bool_], other: NDArray[np.bool_], spacing: tuple[float, float, float], *, tolerance: float
+    one: NDArray[np.bool_], other: NDArray[np.bool_], spacing: tuple[float, ...], *, tolerance: float
 ) -> float:
     """Share of both surfaces that lies within ``tolerance`` mm of the other (normalised surface distance)."""
     if not one.any() or not other.any():
@@ -39,7 +39,7 @@ def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _to_surface(
-    source: NDArray[np.bool_], target: NDArray[np.bool_], spacing: tuple[float, float, float]
+    source: NDArray[np.bool_], target: NDArray[np.bool_], spacing: tuple[float, ...]
 ) -> NDArray[np.float64]:
     """From each surface voxel of ``source`` to the nearest of ``target``, in mm."""
     window = ndimage.find_objects((source | target).astype(np.uint8))[0]  # the rest of the image has no say
