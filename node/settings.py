@@ -153,7 +153,12 @@ class Settings(_Table):
     pipelines: dict[str, PipelineLine] = {
         "mr_brain": PipelineLine(
             use="pipelines.mr_brain:BrainTumour", when={"Modality": "MR", "BodyPartExamined": ["BRAIN", "HEAD"]}
-        )
+        ),
+        "ct_head": PipelineLine(
+            use="pipelines.ct_head:HeadHaemorrhage",
+            when={"Modality": "CT", "BodyPartExamined": ["HEAD", "BRAIN", "SKULL"]},
+            priority=1,
+        ),
     }
 
     @model_validator(mode="after")

@@ -12,6 +12,9 @@ UNLISTED = {
     ("{pixels}", "UCUM"): "a unit that UCUM allows as an annotation (PS3.16 TID 1602)",
     ("en-US", "RFC5646"): "a language tag (PS3.16 CID 5000)",
     ("C0034375", "UMLS"): "PS3.16 TID 1500 row 12",
+    ("393564001", "SCT"): "Glioma (disorder), of the SNOMED CT international edition",
+    ("302820008", "SCT"): "Intracranial meningioma (disorder), of the SNOMED CT international edition",
+    ("254956000", "SCT"): "Pituitary adenoma (disorder), of the SNOMED CT international edition",
 }
 
 

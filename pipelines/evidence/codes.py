@@ -23,9 +23,16 @@ LESION = _code("52988006", "SCT", "Lesion", "CID 7151")
 FLAIR_ABNORMALITY = LESION  # that it is bright on FLAIR stands in the label
 MASS = _code("4147007", "SCT", "Mass", "CID 7151")
 NEOPLASM = _code("108369006", "SCT", "Neoplasm", "CID 7151")
+HEMORRHAGE = _code("50960005", "SCT", "Hemorrhage", "CID 7151")
+MALIGNANT_MELANOMA = _code("1162635006", "SCT", "Malignant melanoma", "CID 638")
+# Of no context group: the finding of a measurement group may be any code (TID 1501, row 3b).
+GLIOMA = _code("393564001", "SCT", "Glioma", "TID 1501")
+INTRACRANIAL_MENINGIOMA = _code("302820008", "SCT", "Intracranial meningioma", "TID 1501")
+PITUITARY_ADENOMA = _code("254956000", "SCT", "Pituitary adenoma", "TID 1501")
 BRAIN = _code("12738006", "SCT", "Brain", "CID 7151")
 LUNG = _code("39607008", "SCT", "Lung", "CID 7151")
 HEART = _code("80891009", "SCT", "Heart", "CID 7151")
+SKIN = _code("39937001", "SCT", "Skin", "CID 7151")
 
 # categories of segments
 MORPHOLOGICALLY_ABNORMAL_STRUCTURE = _code("49755003", "SCT", "Morphologically Abnormal Structure", "CID 7150")

@@ -1,0 +1,176 @@
+"""What the pipelines share that say which classes a picture shows: chances for each image, and where they come from.
+
+    series → pictures → canvas → networks, mirrored where sides mean nothing → calibrated chances → findings
+
+Which series is read, what the classes are and how they are coded is each pipeline's own. Pictures that are unlike those
+of the training are not judged; where that is all of them, the series is withheld.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipelines.base import Algorithm, Finding, Findings, WithheldStudy
+from pipelines.evidence import codes
+from pipelines.models.certainty import probabilities, strangeness
+from pipelines.models.shipped import ModelCard, Networks
+from pipelines.pictures import Look, Picture, Seen, pictures
+from pipelines.pixels import BadPixels
+from pipelines.series import Series
+
+ROLE = "class"
+AS_IT_IS: tuple[int, ...] = ()
+MIRRORED, FLIPPED, TURNED = (3,), (2,), (2, 3)  # the axes of (N, channels, rows, columns) that are turned over
+USUAL_STEP_MM = 4.0  # thinner stacks are read at so many millimetres: their neighbours say the same
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What the networks say of one instance; of several frames the surest for each class.
+
+    Attributes:
+        chances: A probability per class, calibrated.
+        strange: How unlike the pictures of the training, of which it is about 1; of several frames the least.
+    """
+
+    sop_uid: str
+    chances: tuple[float, ...]
+    strange: float
+
+
+class Classifier:
+    """The networks of one pipeline; they stay warm in the instance."""
+
+    def __init__(
+        self, card: Path, look: Look, *, views: Sequence[tuple[int, ...]] = (AS_IT_IS,), device: str | None = None
+    ) -> None:
+        self.card = ModelCard.read(card)
+        self.points = self.card.points[ROLE]
+        self._networks = Networks(self.card, card.with_suffix(".safetensors"), device=device)
+        self._look, self._views = look, tuple(views)
+
+    @property
+    def device(self) -> str:
+        return self._networks.device
+
+    @property
+    def algorithm(self) -> Algorithm:
+        return Algorithm(self.card.name, self.card.version, codes.ARTIFICIAL_INTELLIGENCE, self.card.digest)
+
+    def chances(self, images: Tensor) -> Tensor:
+        """(N, classes) of images (N, channels, *canvas): the mean over members and views."""
+        each = [
+            probabilities(self._networks.logits(ROLE, images.flip(view) if view else images), self.points).mean(0)
+            for view in self._views
+        ]
+        return torch.stack(each).mean(0)
+
+    @torch.inference_mode()
+    def strangeness(self, images: Tensor) -> Tensor:
+        """(N,) of images (N, channels, *canvas)."""
+        embed = self._networks.members(ROLE)[0].embed
+        parts = [embed(part.to(self.device)).float().cpu() for part in torch.split(images, 16)]  # type: ignore[operator]
+        return strangeness(torch.cat(parts), self._networks.beside(ROLE))
+
+    def judge(self, shown: Iterable[Picture]) -> list[Judged]:
+        """Each instance, in the order of the pictures."""
+        seen = [(picture.sop_uid, self._look.at(picture.pixels).image) for picture in shown]
+        images = torch.stack([image for _, image in seen])
+        chances, strange = self.chances(images).tolist(), self.strangeness(images).tolist()
+        found: dict[str, Judged] = {}
+        for (uid, _), row, far in zip(seen, chances, strange, strict=True):
+            before = found.get(uid, Judged(uid, tuple(row), far))
+            most = tuple(map(max, before.chances, row))
+            found[uid] = Judged(uid, most, min(before.strange, far))
+        return list(found.values())
+
+    def read(
+        self, found: Sequence[Series], say: Callable[[Sequence[Judged]], Iterable[Finding]]
+    ) -> tuple[Findings, ...]:
+        """A run for each series that can be read; those that cannot are named in the notes of the first.
+
+        Args:
+            say: What to make of the images of one series.
+
+        Raises:
+            WithheldStudy: If none can be read: undecodable, or unlike the pictures of the training.
+        """
+        runs: list[Findings] = []
+        refused: list[tuple[Series, WithheldStudy]] = []
+        for series in found:
+            try:
+                judged, notes, stages = self._usual(series)
+            except WithheldStudy as reason:
+                refused.append((series, reason))
+                continue
+            runs.append(Findings(series, tuple(say(judged)), (series,), tuple(notes), self.device, stages))
+        if not runs:
+            raise refused[0][1]
+        said = [f"series {series.description or series.uid} was not read: {reason}" for series, reason in refused]
+        return (replace(runs[0], notes=(*runs[0].notes, *said)), *runs[1:])
+
+    def _usual(self, series: Series) -> tuple[list[Judged], list[str], dict[str, float]]:
+        """What can be judged of a series, sentences that a reader must know, and seconds per stage."""
+        begun, step = time.perf_counter(), stride(series)
+        try:
+            shown = list(islice(pictures(series), 0, None, step))
+        except BadPixels as reason:
+            raise WithheldStudy(f"a picture cannot be read: {reason}") from reason
+        loaded = time.perf_counter()
+        judged = self.judge(shown)
+        stages = {"load": loaded - begun, "network": time.perf_counter() - loaded}
+        most = float(self.points["strangest"])
+        usual = [each for each in judged if each.strange <= most]
+        if not usual:
+            least = min(each.strange for each in judged)
+            raise WithheldStudy(f"unlike the pictures of the training: {least:.1f} away, up to {most:.1f} is read")
+        notes = [f"slices are thin: one of {step} was read"] if step > 1 else []
+        if len(usual) < len(judged):
+            notes.append(
+                f"{len(judged) - len(usual)} of {len(judged)} images are unlike those of the training: not read"
+            )
+        return usual, notes, stages
+
+    def explain(self, found: Sequence[Series]) -> list[tuple[str, NDArray[np.float32], str]]:
+        """For each picture that would be read and each class: SOP Instance UID, map (rows, columns) 0 to 1, class."""
+        shown = (picture for series in found for picture in islice(pictures(series), 0, None, stride(series)))
+        return [
+            (picture.sop_uid, where, name)
+            for picture in shown
+            for where, name in zip(self.maps(picture), self.points["classes"], strict=True)
+        ]
+
+    @torch.inference_mode()
+    def maps(self, picture: Picture) -> NDArray[np.float32]:
+        """(classes, rows, columns), 0 to 1: class activation maps (Zhou et al. 2016), the mean over the members.
+
+        Where the picture speaks for a class, relative to the spot that does so most; a class that nothing speaks for
+        has a map of zeros.
+        """
+        seen: Seen = self._look.at(picture.pixels)
+        total = torch.zeros(len(self.points["classes"]), *self._look.canvas)
+        for net in self._networks.members(ROLE):
+            coarse = net.maps(seen.image[None].to(self.device))  # type: ignore[operator]  # (1, features, h, w)
+            spoken = torch.einsum("kf,fhw->khw", net.head.weight, coarse[0])  # type: ignore[union-attr]
+            if self.points["exclusive"]:
+                spoken = spoken - spoken.mean(0)  # what speaks for all classes speaks for none
+            size = list(self._look.canvas)
+            total += F.interpolate(spoken[None], size=size, mode="bilinear", align_corners=False)[0].float().cpu()
+        found = seen.back(total.relu())
+        most = found.max(axis=(1, 2), keepdims=True)
+        return np.asarray(np.divide(found, most, out=np.zeros_like(found), where=most > 0).clip(0, 1))
+
+
+def stride(series: Series) -> int:
+    """1 where every slice is read; n where slices are thin and every n-th is."""
+    return max(1, round(USUAL_STEP_MM / series.spacing[0])) if series.spacing and len(series.frames) > 1 else 1
