@@ -2,21 +2,32 @@
 #   make demo    the node, a PACS, synthetic studies, and a table of what came back
 #   make test    the tests
 #   make check   ruff, mypy, the import rules
+#   make viewer  the demo with OHIF beside it (needs npm to fetch it)
 #   make bench   the figures in benchmarks/
 # PYTHON and PIP_FLAGS may be set, as: make demo PYTHON=/usr/bin/python3.12
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP_FLAGS ?=
 BIN := .venv/bin
+OHIF_VERSION := 3.13.2
+OHIF_FOLDER := .cache/ohif-$(OHIF_VERSION)
+OHIF := $(OHIF_FOLDER)/package/dist
 PIP := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: demo test check bench train setup setup-dev system clean
+.PHONY: demo viewer test check bench train setup setup-dev system clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/ready system
 	@$(BIN)/wetread demo
 
+viewer: .venv/ready system $(OHIF)/index.html
+	@$(BIN)/wetread demo --ohif $(OHIF)
+
+$(OHIF)/index.html:
+	@deploy/setup/ohif.sh $(OHIF_VERSION) $(OHIF_FOLDER)
+
 test: .venv/ready-dev system
+	@[ -e $(OHIF)/index.html ] || deploy/setup/ohif.sh $(OHIF_VERSION) $(OHIF_FOLDER) || echo "Without OHIF its tests are skipped."
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/ready-dev

@@ -17,6 +17,7 @@ need Orthanc orthanc "the PACS of the demo and the tests (else the demo uses a s
 need storescu dcmtk "an independent DICOM sender for the tests"
 need dciodvfy dicom3tools "validates what the node writes, in the tests"
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || need /nonexistent postgresql "the tests run the ledger on it, too"
+need chromium chromium "looks at the evidence in OHIF, in the tests"
 need ip iproute2 "keeps the PACS of the tests inside a network of its own"
 
 [ -z "$missing" ] && exit 0

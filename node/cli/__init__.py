@@ -13,6 +13,7 @@ import click
 from node.cli import folders, life, parts, queue
 from node.cli.demo import demo
 from node.cli.doctor import doctor
+from node.cli.viewer import viewer
 from node.errors import BadSettings, NodeError
 
 
@@ -34,7 +35,7 @@ def wetread(context: click.Context, file: Path | None) -> None:
 
 for command in (
     *(parts.up, parts.listen, parts.work, parts.web),
-    *(demo, doctor),
+    *(demo, doctor, viewer),
     *(folders.send, folders.read),
     *(queue.status, queue.retry, queue.cancel, queue.hold, queue.release),
     *(life.train, life.evaluate),

@@ -6,6 +6,8 @@ came back. It shows that the node works; what the network finds in synthetic stu
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -29,6 +31,7 @@ from node.cli import came_back
 from node.cli.options import console, out
 from node.cli.pacs import Pacs, running
 from node.cli.queue import AT_REST, ENDED
+from node.cli.viewer import beside
 from node.errors import BadSettings, NodeError, Unavailable
 from node.ledger import DeliveryState, Ledger, StudyHistory
 
@@ -50,7 +53,8 @@ class Ports:
 @click.command()
 @click.option("--folder", default="demo", type=click.Path(path_type=Path), show_default=True, help="Where it all lies.")
 @click.option("--ends", is_flag=True, help="End after the table also at a terminal.")
-def demo(folder: Path, ends: bool) -> None:
+@click.option("--ohif", type=click.Path(path_type=Path), help="Built files of OHIF: show the studies in it, too.")
+def demo(folder: Path, ends: bool, ohif: Path | None) -> None:
     """Show the whole: node, PACS, synthetic studies as a scanner would send them, and what came back.
 
     \b
@@ -72,14 +76,23 @@ def demo(folder: Path, ends: bool) -> None:
         with _node(settings, folder / "node.log", ports):
             ledger = Ledger(f"sqlite:///{folder / 'data' / 'ledger.sqlite'}")
             try:
-                _send(truths, ports)
+                _send(truths, ports, pacs)
                 histories = _await(ledger, truths)
                 missing = came_back.show(truths, histories, pacs)
             finally:
                 ledger.close()
             _where_to_look(folder, settings, ports, pacs)
-            if sys.stdout.isatty() and not ends:
-                _stay()
+            with contextlib.ExitStack() as shown:
+                if ohif:
+                    if pacs.http is None:
+                        raise BadSettings("--ohif: the small archive has no DICOMweb to show; install Orthanc")
+                    address = shown.enter_context(beside(ohif, pacs.http, _free(8115), folder / "viewer.log"))
+                    for truth in truths:
+                        out.print(
+                            f"{truth.title:<22} {address}/viewer?StudyInstanceUIDs={truth.study_uid}", soft_wrap=True
+                        )
+                if sys.stdout.isatty() and not ends:
+                    _stay()
     if missing:
         raise NodeError(f"{missing} of {len(truths)} studies did not come back; see {folder / 'node.log'}")
 
@@ -178,16 +191,19 @@ def _bar() -> Progress:
     return Progress(*columns, console=console)
 
 
-def _send(truths: list[Truth], ports: Ports) -> None:
+def _send(truths: list[Truth], ports: Ports, pacs: Pacs) -> None:
+    """To the node, and to the PACS, as a scanner does: evidence is shown on the images that it was drawn on."""
     scanner = delivery.Destination(
         name="node", protocol="dimse", ae_title="WETREAD", host="127.0.0.1", port=ports.dicom, calling_ae_title="MR1"
     )
+    receivers = {"PACS": pacs.destination, "node": scanner}
     with _bar() as bar:
-        task = bar.add_task("Sending as a scanner would", total=sum(len(truth.files) for truth in truths))
-        for truth in truths:
-            for answer in delivery.send(scanner, [delivery.outgoing(path) for path in truth.files]):
+        total = sum(len(truth.files) for truth in truths) * len(receivers)
+        task = bar.add_task("Sending as a scanner would", total=total)
+        for truth, (name, receiver) in itertools.product(truths, receivers.items()):
+            for answer in delivery.send(receiver, [delivery.outgoing(path) for path in truth.files]):
                 if answer.verdict != "delivered":
-                    raise NodeError(f"the node did not take {answer.sop_uid}: {answer.comment}")
+                    raise NodeError(f"the {name} did not take {answer.sop_uid}: {answer.comment}")
                 bar.advance(task)
 
 
