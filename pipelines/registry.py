@@ -1,16 +1,20 @@
 """A line of settings.toml to a Pipeline: `package.module:Class`, or the entry point of an installed package.
 
+``…@FOLDER`` is such a line with the folder of this machine's models: the version that is in use there is loaded.
 Imports what it is told to and nothing else; a pipeline that cannot load its weights says so itself.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, cast
 
 from pipelines.base import Algorithm, Pipeline
+from pipelines.models.installed import Installed, Models
 
 GROUP = "wetread.pipelines"
 
@@ -24,11 +28,20 @@ def load(use: str) -> Pipeline:
 
     Raises:
         PipelineNotFound: If there is no such thing, or it is no pipeline.
+        ModelFault: If the version that is in use is not there.
     """
-    named = _from_module(use) if ":" in use else _from_entry_point(use)
+    use, _, models = use.partition("@")
+    own = own_card(use) if models else None
+    card = Models(Path(models)).card_of(Installed.read(own).name) if own else None
+    return load_with(use, card)
+
+
+def load_with(use: str, card: Path | None) -> Pipeline:
+    """As ``load``, of one certain model card; None: the pipeline's own."""
+    named = _named(use)
     if not callable(named):
         raise PipelineNotFound(f"use = {use!r}: this is no pipeline, for it cannot be called")
-    pipeline = named() if isinstance(named, type) else named
+    pipeline = named(*([card] if card else [])) if isinstance(named, type) else named
     if not callable(pipeline) or not isinstance(getattr(pipeline, "algorithm", None), Algorithm):
         raise PipelineNotFound(f"use = {use!r}: this is no pipeline, for it has no algorithm or cannot be called")
     return cast(Pipeline, pipeline)
@@ -42,6 +55,17 @@ def warm_up(pipeline: Pipeline) -> str | None:
     """
     warm: Callable[[], str] | None = getattr(pipeline, "warm_up", None)
     return warm() if callable(warm) else None
+
+
+def own_card(use: str) -> Path | None:
+    """The model card that a pipeline goes by unless told otherwise: the default of its first argument ``card``."""
+    named = _named(use)
+    first = next(iter(inspect.signature(named).parameters.values()), None) if isinstance(named, type) else None
+    return first.default if first and first.name == "card" and isinstance(first.default, Path) else None
+
+
+def _named(use: str) -> Callable[..., Any]:
+    return _from_module(use) if ":" in use else _from_entry_point(use)
 
 
 def _from_module(use: str) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from node.cli import folders, life, parts, queue
+from node.cli import folders, life, models, parts, queue
 from node.cli.demo import demo
 from node.cli.doctor import doctor
 from node.cli.viewer import viewer
@@ -38,7 +38,7 @@ for command in (
     *(demo, doctor, viewer),
     *(folders.send, folders.read),
     *(queue.status, queue.retry, queue.cancel, queue.hold, queue.release),
-    *(life.train, life.evaluate),
+    *(life.train, life.evaluate, models.models),
 ):
     wetread.add_command(command)
 

@@ -162,7 +162,7 @@ def _device(settings: Settings) -> Iterator[Line]:
 def _weights(settings: Settings) -> Iterator[Line]:
     from pipelines import registry
 
-    for name, line in settings.pipelines.items():
+    for name, line in routes_of(settings).items():
         try:
             pipeline = registry.load(line.use)
             algorithm, precision = pipeline.algorithm, registry.warm_up(pipeline)

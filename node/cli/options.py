@@ -29,12 +29,22 @@ def settings_of(context: click.Context) -> Settings:
     return settings_file.load(context.obj)[0]
 
 
+def models_of(settings: Settings) -> Path:
+    """Where the versions of models that this site has imported lie, and which are in use."""
+    return settings.node.folder / "models"
+
+
 def routes_of(settings: Settings) -> dict[str, Route]:
-    """The routing rules, checked: an unknown DICOM keyword is an error that names it."""
+    """The routing rules, checked: an unknown DICOM keyword is an error that names it.
+
+    Where somebody has promoted a version of a model, the pipelines are told where that is written.
+    """
+    models = models_of(settings)
+    told = f"@{models}" if (models / "active.json").exists() else ""
     return {
         name: Route(
             name=name,
-            use=line.use,
+            use=line.use + told,
             when=line.when,
             deliver_to=line.deliver_to,
             priority=line.priority,
