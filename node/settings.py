@@ -159,6 +159,15 @@ class Settings(_Table):
             when={"Modality": "CT", "BodyPartExamined": ["HEAD", "BRAIN", "SKULL"]},
             priority=1,
         ),
+        "mr_hippocampus": PipelineLine(
+            use="pipelines.mr_hippocampus:Hippocampus",
+            when={
+                "Modality": "MR",
+                "BodyPartExamined": ["BRAIN", "HEAD", "HIPPOCAMPUS"],
+                "Rows": {"min": 20, "max": 80},
+                "Columns": {"min": 20, "max": 80},
+            },
+        ),
     }
 
     @model_validator(mode="after")

@@ -26,6 +26,9 @@ def test_every_document_that_is_linked_is_there() -> None:
 def test_the_figures_in_the_readme_are_those_of_the_benchmarks() -> None:
     dev = json.loads((ROOT / "benchmarks" / "mr_brain_dev.json").read_text())
     assert f"{dev['dice']['mean']:.3f}" in README
+    parts = json.loads((ROOT / "benchmarks" / "mr_hippocampus_dev.json").read_text())["parts"]
+    for part in parts.values():
+        assert "{:.3f} ({:.3f} to {:.3f})".format(part["mean"], *part["interval"]) in README
     overhead = json.loads((ROOT / "benchmarks" / "overhead.json").read_text())["median"]
     for steps in overhead.values():
         assert f"| {steps['overhead']:.1f} s" in README

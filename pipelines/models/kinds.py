@@ -6,9 +6,11 @@ from torch import nn
 
 from pipelines.models.squeeze import SqueezeClassifier
 from pipelines.models.unet import ResidualUNet, SqueezeUNet
+from pipelines.models.unet3d import ResidualUNet3D
 
 KINDS: dict[str, type[nn.Module]] = {
     "residual": ResidualUNet,
+    "residual3d": ResidualUNet3D,
     "squeeze": SqueezeUNet,
     "squeeze_classifier": SqueezeClassifier,
 }

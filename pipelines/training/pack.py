@@ -10,12 +10,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipelines.imaging import CANVAS, CHANNELS, LIMIT, MARGIN, SEQUENCES
+from pipelines.models.shipped import Member
 
 LARGEST = 20 * 1024 * 1024  # bytes that the project ships for one pipeline
 
@@ -60,15 +62,7 @@ def pack(members: Sequence[Path], card: Path, point: OperatingPoint, *, name: st
     for place, member in enumerate(members):
         networks.append(facts_of(member)["network"])
         tensors |= {f"{place}.{key}": value for key, value in load_file(member).items()}
-    weights = card.with_suffix(".safetensors")
-    part = weights.with_suffix(".part")
-    save_file(tensors, part, metadata={"model": f"{name} {version}"})
-    if part.stat().st_size > LARGEST:
-        raise ValueError(
-            f"the weights of {name} have {part.stat().st_size} bytes; {LARGEST} is the most that is shipped"
-        )
-    part.chmod(0o644)  # safetensors makes it readable by its owner alone
-    part.replace(weights)
+    weights = _save(tensors, card.with_suffix(".safetensors"), name, version)
     held_by_card = {
         "name": name,
         "version": version,
@@ -86,4 +80,50 @@ def pack(members: Sequence[Path], card: Path, point: OperatingPoint, *, name: st
         "threshold_from": "folds of train",
     }
     card.write_text(json.dumps(held_by_card, indent=1) + "\n")
+    return weights
+
+
+def pack_roles(
+    members: Sequence[Member],
+    tensors: dict[str, Tensor],
+    points: dict[str, Any],
+    card: Path,
+    *,
+    name: str,
+    version: str,
+) -> Path:
+    """Write ``card`` as ``shipped.ModelCard`` reads it, and the weights beside it in half precision.
+
+    Args:
+        tensors: Those of the first member are named ``0.…``, of the second ``1.…``.
+        points: Operating points by role.
+
+    Raises:
+        ValueError: If they are too large together to be shipped.
+    """
+    halves = {
+        key: (value.half() if value.is_floating_point() and "running" not in key else value).contiguous()
+        for key, value in tensors.items()
+    }
+    weights = _save(halves, card.with_suffix(".safetensors"), name, version)
+    held = {
+        "name": name,
+        "version": version,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "networks": [asdict(member) for member in members],
+        "points": points,
+    }
+    card.write_text(json.dumps(held, indent=1) + "\n")
+    return card
+
+
+def _save(tensors: dict[str, Tensor], weights: Path, name: str, version: str) -> Path:
+    part = weights.with_suffix(".part")
+    save_file(tensors, part, metadata={"model": f"{name} {version}"})
+    if part.stat().st_size > LARGEST:
+        raise ValueError(
+            f"the weights of {name} have {part.stat().st_size} bytes; {LARGEST} is the most that is shipped"
+        )
+    part.chmod(0o644)  # safetensors makes it readable by its owner alone
+    part.replace(weights)
     return weights

@@ -10,7 +10,6 @@ Each member is judged by the fold that it left out, and by nothing else; several
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from collections.abc import Collection, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipelines.models.certainty import familiar, probabilities, strangeness
@@ -28,7 +27,7 @@ from pipelines.models.shipped import Member
 from pipelines.models.store import tensors_of
 from pipelines.training import calibrate
 from pipelines.training.metrics import auroc
-from pipelines.training.pack import LARGEST
+from pipelines.training.pack import pack_roles
 from pipelines.training.picture_tasks import Classify, Outline, outputs_of
 from pipelines.training.recipes import Sources, recipe
 from pipelines.training.ship import members_of
@@ -83,7 +82,8 @@ def ship(
             members.append(Member(part.role, tasks[fold].kind, tasks[fold].args))
         points[part.role], said[part.role], beside = _points(tasks, nets)
         tensors |= {f"{part.role}.{name}": value.float() for name, value in beside.items()}
-    return said | {"card": str(_write(card, pipeline, version, members, tensors, points))}
+    packed = pack_roles(members, tensors, points, card, name=pipeline, version=version)
+    return said | {"card": str(packed)}
 
 
 def _task(pipeline: str, part: Part, fold: int, splits: Collection[str]) -> Classify | Outline:
@@ -144,31 +144,6 @@ def _of_classes(
 @torch.inference_mode()
 def _features(net: nn.Module, images: Tensor) -> Tensor:
     return torch.cat([net.embed(part.float() / 255) for part in torch.split(images, 32)])  # type: ignore[operator]
-
-
-def _write(
-    card: Path, name: str, version: str, members: Sequence[Member], tensors: dict[str, Tensor], points: dict[str, Any]
-) -> Path:
-    weights = card.with_suffix(".safetensors")
-    part = weights.with_suffix(".part")
-    halves = {
-        key: value.half() if value.is_floating_point() and "running" not in key else value
-        for key, value in tensors.items()
-    }
-    save_file({key: value.contiguous() for key, value in halves.items()}, part, metadata={"model": f"{name} {version}"})
-    if part.stat().st_size > LARGEST:
-        raise ValueError(f"the weights of {name} have {part.stat().st_size} bytes; {LARGEST} is the most")
-    part.chmod(0o644)  # safetensors makes it readable by its owner alone
-    part.replace(weights)
-    held = {
-        "name": name,
-        "version": version,
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "networks": [{"role": each.role, "kind": each.kind, "args": each.args} for each in members],
-        "points": points,
-    }
-    card.write_text(json.dumps(held, indent=1) + "\n")
-    return card
 
 
 if __name__ == "__main__":
