@@ -38,7 +38,7 @@ for command in (
     *(demo, doctor, viewer),
     *(folders.send, folders.read),
     *(queue.status, queue.retry, queue.cancel, queue.hold, queue.release),
-    *(life.train, life.evaluate, models.models),
+    *(life.train, life.evaluate, life.explain, models.models),
 ):
     wetread.add_command(command)
 

@@ -135,3 +135,46 @@ def evaluate(
             raise NodeError(str(error)) from error
     out.print(said, markup=False)
     out.print(f"the whole report: {target / 'report.html'}", markup=False, soft_wrap=True)
+
+
+@click.command()
+@click.argument("pipeline")
+@click.argument("folder")
+@click.option("--out", "target", required=True, type=click.Path(path_type=Path), help="Where the pictures go.")
+@click.option("--labels", help="The folder of masks: FOLDER has an index.csv, and it is said how often the maps hit.")
+@click.option("--split", help="Only rows of this split of index.csv.")
+@click.option("--class", "wanted", help="This class only, there or not; default: those said to be there.")
+@click.option(
+    "--grid", default=8, show_default=True, type=click.IntRange(0, 32), help="Hide so many parts across; 0: none."
+)
+@click.option("--most", default=20, show_default=True, type=click.IntRange(1), help="Studies at most.")
+@click.pass_context
+def explain(
+    context: click.Context, pipeline: str, folder: str, target: Path, labels: str | None, split: str | None,
+    wanted: str | None, grid: int, most: int,
+) -> None:  # fmt: skip
+    """Show where a pipeline looks: per picture its own map and one by occlusion, and how often they hit what is drawn.
+
+    \b
+    Example: wetread explain ct_head /media/cd --out maps
+             wetread explain us_breast studies --out maps --labels set --split dev
+    """
+    from node.cli.explaining import maps
+
+    route = chosen_routes(routes_of(settings_of(context)), (pipeline,))[pipeline]
+    source, marks = existing_folder(folder), existing_folder(labels) if labels else None
+    with _bar() as bar:
+        task = bar.add_task("reading the studies", total=None)
+
+        def show(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of, description=f"study {done} of {of}")
+
+        try:
+            said = maps(
+                pipeline, route.use, source, target, labels=marks, split=split, wanted=wanted, grid=grid, most=most,
+                progress=show,
+            )  # fmt: skip
+        except ValueError as error:
+            raise NodeError(str(error)) from error
+    for line in said:
+        out.print(line, markup=False, soft_wrap=True)

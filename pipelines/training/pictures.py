@@ -25,7 +25,7 @@ class Slice:
 def learning_curve(curve: Path, out: Path, *, measure: str = "mean volume Dice") -> None:
     """Loss and the score on the fold over minutes, from the ``curve.json`` of a run."""
     points = json.loads(curve.read_text()) if curve.exists() else []
-    plt = _pyplot()
+    plt = pyplot()
     figure, left = plt.subplots(figsize=(7, 4), layout="constrained")
     minutes = [point["seconds"] / 60 for point in points]
     left.plot(minutes, [point["loss"] for point in points], color="tab:gray", label="training loss")
@@ -42,7 +42,7 @@ def learning_curve(curve: Path, out: Path, *, measure: str = "mean volume Dice")
 
 def gallery(slices: Sequence[Slice], out: Path) -> None:
     """The slices side by side: a person's outline green, ours red."""
-    plt = _pyplot()
+    plt = pyplot()
     columns = min(4, max(1, len(slices)))
     rows = -(-max(1, len(slices)) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(3 * columns, 3.3 * rows), squeeze=False, layout="constrained")
@@ -59,7 +59,7 @@ def gallery(slices: Sequence[Slice], out: Path) -> None:
     plt.close(figure)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
     """matplotlib is needed only here, and only for training and evaluation (extra ``train``)."""
     import matplotlib as mpl
 

@@ -10,6 +10,7 @@ from pipelines.training.examples import Row, Truth, examples
 from pipelines.training.loop import Options
 from pipelines.training.picture_tasks import Classify
 from pipelines.training.recipes import Recipe, Sources
+from pipelines.training.truths import Judged
 
 
 def _truth(row: Row, _: Path) -> Truth:
@@ -37,3 +38,4 @@ RECIPES = {
         _task,
     )
 }  # fmt: skip
+JUDGED = {"class": Judged(_truth, classes=CLASSES)}
