@@ -18,6 +18,24 @@ def _code(value: str, scheme: str, meaning: str, source: str) -> Code:
     return code
 
 
+def declared(value: str, scheme: str, meaning: str, source: str) -> Code:
+    """A code that a pipeline of another package says things in; it may leave from then on.
+
+    Args:
+        scheme: Coding Scheme Designator, as SCT, DCM or UCUM.
+        source: The context group or template that it is from, as ``CID 7151``.
+
+    Raises:
+        ValueError: If the code is here already and means something else.
+    """
+    known = TABLE.get((value, scheme))
+    if known is None:
+        return _code(value, scheme, meaning, source)
+    if known.meaning.casefold() != meaning.casefold():
+        raise ValueError(f"the code {value} of {scheme} means {known.meaning!r}, not {meaning!r}")
+    return known
+
+
 # findings, and the property types of segments
 LESION = _code("52988006", "SCT", "Lesion", "CID 7151")
 FLAIR_ABNORMALITY = LESION  # that it is bright on FLAIR stands in the label
