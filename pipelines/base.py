@@ -134,6 +134,30 @@ class Finding:
 
 
 @dataclass(frozen=True, eq=False)
+class DerivedSeries:
+    """A series made of another, picture for picture, to be looked at beside it (PS3.3 C.7.6.1.1.2).
+
+    Attributes:
+        pixels: float32 (frames, rows, columns), modality values, on the grid of ``series``.
+        description: Series Description, at most 64 characters.
+        derivation: From CID 7203, as smoothing.
+        words: Derivation Description: what was done, with its numbers.
+    """
+
+    series: Series
+    pixels: NDArray[np.float32]
+    description: str
+    derivation: Code
+    words: str
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.description) <= 64:
+            raise ValueError(f"a series description has 1 to 64 characters, not {len(self.description)}")
+        if self.pixels.ndim != 3 or len(self.pixels) != len(self.series.frames):
+            raise ValueError(f"{len(self.series.frames)} frames cannot have pixels of {self.pixels.shape}")
+
+
+@dataclass(frozen=True, eq=False)
 class Findings:
     """What one pipeline says of one series, or of one group of series that it fused.
 
@@ -142,6 +166,7 @@ class Findings:
         read: Every series that was read, ``series`` among them.
         notes: Sentences that a reader must know: a sequence that was missing, slices that were doubled.
         stages: Seconds per stage, as ``{"load": 0.4, "network": 1.5}``.
+        derived: Series that were made of those read.
     """
 
     series: Series
@@ -150,6 +175,7 @@ class Findings:
     notes: tuple[str, ...] = ()
     device: str = "cpu"
     stages: dict[str, float] = field(default_factory=dict)
+    derived: tuple[DerivedSeries, ...] = ()
 
 
 class Pipeline(Protocol):

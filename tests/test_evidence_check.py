@@ -217,7 +217,13 @@ def test_a_segment_that_the_report_does_not_track_is_found(made):
 
 def test_another_sop_class_is_not_ours(made):
     assert check(Dataset()) == ("nothing is no SOP class of ours",)
-    assert "is no SOP class of ours" in check(made["source"][0])[0]
+    picture = Dataset()
+    picture.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"  # Computed Radiography
+    assert "is no SOP class of ours" in check(picture)[0]
+
+
+def test_a_picture_of_the_source_is_no_evidence(made):
+    assert "Image Type does not begin with DERIVED and SECONDARY" in check(made["source"][0])
 
 
 def test_a_code_that_is_not_in_the_table_is_never_written(tmp_path):

@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pipelines.evidence import codes
 from pipelines.evidence.check_report import report_faults
 from pipelines.evidence.check_segmentation import segmentation_faults
+from pipelines.evidence.derived import IMAGES, derived_faults
 from pipelines.evidence.source import MAY_BE_EMPTY
 from pipelines.instance import is_uid, items, text
 
@@ -39,6 +40,10 @@ _TYPE_1 = (
 )
 _OF_CLASS: dict[str, tuple[str, tuple[str, ...], Callable[[Dataset], Iterable[str]]]] = {
     SEGMENTATION: ("SEG", ("DeviceSerialNumber", "ContentLabel", "SegmentSequence"), segmentation_faults),
+    **{
+        image: (modality, ("ImageType", "DerivationCodeSequence", "SourceImageSequence", "PixelData"), derived_faults)
+        for image, modality in IMAGES.items()
+    },
     REPORT: ("SR", ("CompletionFlag", "VerificationFlag", "ConceptNameCodeSequence"), report_faults),
 }
 
@@ -107,7 +112,7 @@ def processing_equipment(result: Dataset) -> list[Dataset]:
 
 def _code_faults(result: Dataset) -> Iterable[str]:
     """Every code is one of the table; what the study itself coded stands in the header, and as the procedure."""
-    for keyword in ("ContentSequence", "SegmentSequence"):
+    for keyword in ("ContentSequence", "SegmentSequence", "DerivationCodeSequence", "SourceImageSequence"):
         for item in items(result, keyword):
             is_procedure = any(
                 text(name, "CodeValue") == codes.PROCEDURE_REPORTED.value

@@ -84,6 +84,11 @@ FAILED = _code("111224", "DCM", "Failed", "CID 6042")
 NOT_ATTEMPTED = _code("111225", "DCM", "Not Attempted", "CID 6042")
 COMMENT = _code("121106", "DCM", "Comment", "CID 12101")
 
+# what was done to a derived image, and to which
+SMOOTHING = _code("113087", "DCM", "Smoothing", "CID 7203")
+SUBTRACTION = _code("113062", "DCM", "Pixel by pixel subtraction", "CID 7203")
+SOURCE_IMAGE_FOR_PROCESSING = _code("121322", "DCM", "Source image for image processing operation", "CID 7202")
+
 # who says it
 ARTIFICIAL_INTELLIGENCE = _code("123110", "DCM", "Artificial Intelligence", "CID 7162")
 PROCESSING_EQUIPMENT = _code("109102", "DCM", "Processing Equipment", "CID 7005")

@@ -1,5 +1,7 @@
 """The evidence of one run, built, checked and put on disk: ``seg.dcm`` where something is outlined, ``sr.dcm`` always.
 
+Images of derived series are ``derived-1-0001.dcm`` and so on.
+
 All of it or nothing: an object that fails its check takes the others with it. Sends nothing.
 """
 
@@ -16,6 +18,7 @@ from pydicom.dataset import Dataset
 from pipelines.base import Algorithm, Findings
 from pipelines.evidence import codes
 from pipelines.evidence.check import check
+from pipelines.evidence.derived import derived_images
 from pipelines.evidence.encode import part10
 from pipelines.evidence.errors import InvalidEvidence
 from pipelines.evidence.groups import PRESETS, Writing, groups
@@ -81,7 +84,8 @@ def write(
     stamp = Stamp(take_over(read[0].header, beside=_own_words(outcome, algorithm)), algorithm, job, started)
     drawn, content = _content(outcome, read, stamp, preset)
     made = report(content, stamp, beside=drawn.objects, predecessor=predecessor)
-    objects = {_seg_name(place): each for place, each in enumerate(drawn.objects)} | {"sr.dcm": made}
+    objects = {_seg_name(place): each for place, each in enumerate(drawn.objects)} | _derived(outcome, stamp)
+    objects["sr.dcm"] = made
     images = [instance for series in read for instance in series.instances]
     for name, each in objects.items():
         if wrong := check(each, source=images, beside=tuple(objects.values())):
@@ -104,6 +108,17 @@ def _content(
     return drawn, Content(codes.SUCCEEDED, words, read, written, loose, notes)
 
 
+def _derived(outcome: Findings | NotEvaluated, stamp: Stamp) -> dict[str, Dataset]:
+    """The images of derived series, by the names of their files."""
+    if isinstance(outcome, NotEvaluated):
+        return {}
+    return {
+        f"derived-{place + 1}-{count:04}.dcm": image
+        for place, made in enumerate(outcome.derived)
+        for count, image in enumerate(derived_images(made, stamp, place=place), start=1)
+    }
+
+
 def _series_read(outcome: Findings | NotEvaluated, study: Study) -> tuple[Series, ...]:
     """The series that were read, the one that masks lie on first; of a study that was not, all its images."""
     if isinstance(outcome, NotEvaluated):
@@ -122,7 +137,8 @@ def _own_words(outcome: Findings | NotEvaluated, algorithm: Algorithm) -> str:
         return f"{about} {outcome.reason}"
     labels = [finding.label or "" for finding in outcome.findings]
     labels += [finding.segment.label for finding in outcome.findings if finding.segment]
-    return " ".join([about, *outcome.notes, *labels])
+    made = [words for each in outcome.derived for words in (each.description, each.words)]
+    return " ".join([about, *outcome.notes, *labels, *made])
 
 
 def _seg_name(place: int) -> str:
