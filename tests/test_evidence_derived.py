@@ -58,16 +58,16 @@ def test_it_says_that_it_is_derived_by_whom_and_that_it_is_synthetic_as_its_sour
     brain: Study, tmp_path: Path
 ) -> None:
     series = brain.series[0]
-    for image in images_of(brain, tmp_path / "out", smoothed(series)):
-        assert image.SOPClassUID == series.header.SOPClassUID
-        assert list(image.ImageType)[:2] == ["DERIVED", "SECONDARY"]
-        assert image.SeriesInstanceUID != series.uid
-        assert image.StudyInstanceUID == brain.uid
-        assert image.DerivationCodeSequence[0].CodeValue == "113087"
-        assert image.DerivationDescription == "Mean of two neighbours in a row"
-        assert image.Manufacturer == "wetread"
-        assert image.SyntheticData == "YES"
-        assert not check(image, source=series.instances)
+    for made in images_of(brain, tmp_path / "out", smoothed(series)):
+        assert made.SOPClassUID == series.header.SOPClassUID
+        assert list(made.ImageType)[:2] == ["DERIVED", "SECONDARY"]
+        assert made.SeriesInstanceUID != series.uid
+        assert made.StudyInstanceUID == brain.uid
+        assert made.DerivationCodeSequence[0].CodeValue == "113087"
+        assert made.DerivationDescription == "Mean of two neighbours in a row"
+        assert made.Manufacturer == "wetread"
+        assert made.SyntheticData == "YES"
+        assert not check(made, source=series.instances)
 
 
 def test_the_source_stays_as_it_was(brain: Study, tmp_path: Path) -> None:
@@ -127,9 +127,9 @@ def test_private_elements_overlays_and_references_stay_behind(tmp_path: Path) ->
         localizer.ReferencedSOPClassUID, localizer.ReferencedSOPInstanceUID = each.SOPClassUID, "1.2.3.99"
         each.ReferencedImageSequence = [localizer]
     study = study_of(images, tmp_path / "in")
-    for image in images_of(study, tmp_path / "out", smoothed(study.series[0])):
-        assert not [each for each in image if each.tag.is_private or each.tag.group == 0x6000]
-        assert "ReferencedImageSequence" not in image
+    for made in images_of(study, tmp_path / "out", smoothed(study.series[0])):
+        assert not [each for each in made if each.tag.is_private or each.tag.group == 0x6000]
+        assert "ReferencedImageSequence" not in made
 
 
 def test_what_cannot_be_derived_from_is_refused(tmp_path: Path) -> None:
