@@ -10,14 +10,17 @@ import logging
 import re
 import warnings
 from collections.abc import Callable
+from functools import cache
 from math import isfinite
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from pydicom import config, dcmread
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
+from pydicom.tag import BaseTag, Tag
 
 # We judge files ourselves and say it with the file's name. What pydicom says besides names no file, and its tracebacks
 # may hold what stands in the header.
@@ -31,6 +34,7 @@ UNDEFINED_LENGTH = 0xFFFFFFFF
 _UID = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))*")
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08", b"\x00\x02")  # what a dataset without preamble begins with
 _PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # (7FE0,0010) in either byte order
+_GROUP_LENGTH = b"\x02\x00\x00\x00UL\x04\x00"  # of the File Meta Information (PS3.10 7.1)
 _LONG_VRS = (b"OB", b"OW", b"UN", b"OF", b"OD", b"OL", b"OV")
 
 
@@ -44,11 +48,21 @@ class MediaDirectory(Unreadable):
 
 def value(header: Dataset, keyword: str, default: Any = None) -> Any:
     """The value of an element; ``default`` where it is absent, empty or damaged."""
+    tag = tag_of(keyword)
     try:
-        found = header.get(keyword)
+        if tag is None or tag not in header:
+            return default
+        found = header[tag].value
         return default if found is None or found == "" else found
     except Exception:
         return default
+
+
+@cache
+def tag_of(keyword: str) -> BaseTag | None:
+    """The tag of an attribute, looked up once: by keyword, pydicom looks it up for every value of every slice."""
+    tag = tag_for_keyword(keyword)
+    return None if tag is None else Tag(tag)
 
 
 def is_damaged(header: Dataset, keyword: str) -> bool:
@@ -157,8 +171,13 @@ def _refuse_what_is_not_dicom(file: BinaryIO) -> None:
 def _refuse_deflated(path: Path, file: BinaryIO) -> None:
     """Reading a deflated dataset inflates all of it at once: 1 MiB becomes 2 GiB, whatever we ask pydicom to skip."""
     file.seek(128)
-    if file.read(4) != b"DICM":
+    head = file.read(16)
+    if head[:4] != b"DICM":
         return
+    if head[4:12] == _GROUP_LENGTH:
+        group = file.read(int.from_bytes(head[12:], "little") & 0xFFFF)
+        if DEFLATED.encode() not in group and file.read(2) != b"\x02\x00":  # the length was right
+            return
     try:
         meta = read_file_meta_info(str(path))
     except InvalidDicomError as error:

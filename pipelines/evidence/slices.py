@@ -22,10 +22,13 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 from pydicom.valuerep import format_number_as_ds
 
+from pipelines.evidence import content
+
 _ONE = ("StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns", "FrameOfReferenceUID", "ImageOrientationPatient")
 _FRAME_CONTENT, _DIMENSION_INDEX_VALUES = 0x00209111, 0x00209157
 _SEGMENT_IDENTIFICATION, _REFERENCED_SEGMENT_NUMBER = 0x0062000A, 0x0062000B
 _PLANE_POSITION = 0x00209113
+_LONGEST_DECIMAL_STRING = 16  # PS3.5 6.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +110,7 @@ def _name_sources(made: Dataset, slices: Slices) -> None:
 
 
 def _reference(image: Dataset) -> Dataset:
-    item = Dataset()
-    item.add(DataElement(0x00081150, "UI", image.SOPClassUID, already_converted=True))
-    item.add(DataElement(0x00081155, "UI", image.SOPInstanceUID, already_converted=True))
-    return item
+    return content.instance(image.SOPClassUID, image.SOPInstanceUID)
 
 
 def _say_spacing(made: Dataset, slices: Slices, masks: Masks) -> None:
@@ -139,24 +139,26 @@ def _groups(made: Dataset, slices: Slices, masks: Masks) -> Iterable[Dataset]:
         if place not in of_slice:
             image = slices.images[slices.order[place]]
             of_slice[place] = _position(image), _derived(derivation, image)
-        index = Dataset()
-        values = [segment + 1, int(ranks[place])]
-        index.add(DataElement(_DIMENSION_INDEX_VALUES, "UL", values, already_converted=True))
-        group = Dataset()
-        group.add(DataElement(_FRAME_CONTENT, "SQ", Items([index]), already_converted=True))
+        index = content.of_elements((_DIMENSION_INDEX_VALUES, "UL", [segment + 1, int(ranks[place])]))
+        group = content.of_elements((_FRAME_CONTENT, "SQ", Items([index])))
         for element in (*of_slice[place], *([of_segment[segment]] if several else ())):
             group.add(element)
         yield group
 
 
 def _identification(number: int) -> DataElement:
-    item = Dataset()
-    item.add(DataElement(_REFERENCED_SEGMENT_NUMBER, "US", number))
+    item = content.of_elements((_REFERENCED_SEGMENT_NUMBER, "US", number))
     return DataElement(_SEGMENT_IDENTIFICATION, "SQ", [item])
 
 
 def _position(image: Dataset) -> DataElement:
-    return DataElement(_PLANE_POSITION, "SQ", hd.PlanePositionSequence("PATIENT", image.ImagePositionPatient))
+    """As the image says it; highdicom shortens numbers that are longer than a Decimal String may be."""
+    position = image["ImagePositionPatient"]
+    if any(len(str(each)) > _LONGEST_DECIMAL_STRING for each in position.value):
+        return DataElement(_PLANE_POSITION, "SQ", hd.PlanePositionSequence("PATIENT", position.value))
+    item = Dataset()
+    item.add(position)
+    return DataElement(_PLANE_POSITION, "SQ", [item])
 
 
 def _derived(derivation: DataElement, image: Dataset) -> DataElement:

@@ -21,7 +21,7 @@ from pydicom.multival import MultiValue
 from pydicom.valuerep import DA, TM, validate_value
 
 from pipelines.evidence.errors import InvalidEvidence
-from pipelines.instance import is_uid, text
+from pipelines.instance import is_uid, tag_of, text
 
 # Type 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1)
 MAY_BE_EMPTY = (
@@ -233,10 +233,11 @@ def _lean(header: Dataset, keywords: Iterable[str]) -> Dataset:
 
 
 def _element(header: Dataset, keyword: str) -> DataElement | None:
+    tag = tag_of(keyword)
     try:
-        return header[keyword]
+        return header[tag] if tag is not None and tag in header else None
     except Exception:
-        return None  # absent, or damaged
+        return None  # damaged
 
 
 def _refuse_unknown_characters(header: Dataset) -> None:
