@@ -77,6 +77,7 @@ def _accept(door: socket.socket, port: int) -> None:
 def _carry(source: socket.socket, sink: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while chunk := source.recv(1 << 18):
+            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)  # forgotten after each packet: tcp(7)
             sink.sendall(chunk)
     with contextlib.suppress(OSError):
         sink.shutdown(socket.SHUT_WR)

@@ -104,6 +104,7 @@ class Proxy:
     def _answers(self, server: socket.socket, client: socket.socket, silent: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while chunk := server.recv(CHUNK):
+                server.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)  # else the server waits (Nagle)
                 if silent.is_set():
                     return
                 client.sendall(chunk)
