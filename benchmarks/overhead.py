@@ -1,19 +1,22 @@
 """From the last C-STORE response to evidence that the PACS has accepted, less quiet time and network time.
 
-    .venv/bin/python benchmarks/overhead.py
+    .venv/bin/python benchmarks/overhead.py [--against TREE]
 
 A node with all its processes, dcmtk's storescu as the scanner, Orthanc as the PACS. Two studies: a brain MR of 60
 images read by mr_brain, and a CT of 324 slices of 512×512 read by a threshold at -300 HU (no network: all of it is
-overhead). Times come from the ledger. Writes overhead.json and overhead.md beside this file.
+overhead). Times come from the ledger. With another checkout as TREE, its node reads the same studies
+in turn with this one's, and the ratio is told. Writes overhead.json and overhead.md beside this file.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -21,12 +24,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from node.errors import NodeError
 from node.ledger import StudyHistory
 from pipelines import synthetic
-from tests.peers import orthanc
+from tests.peers import ROOT, orthanc
 from tests.running_node import Node, running
 
 ROUNDS = 5
 TARGETS = {"MR, 60 images": 1.0, "CT, 324 slices": 3.0}
 PUBLISHED = {"MR, 60 images": 48.0, "CT, 324 slices": 90.0}  # Project-MONAI/monai-deploy, performance-testing/results
+Results = dict[str, dict[str, list[dict[str, float]]]]  # by tree and study, the steps of each round
 PIPELINES = """
 [pipelines.mr_brain]
 use = "pipelines.mr_brain:BrainTumour"
@@ -69,22 +73,57 @@ def delivered(node: Node, uid: str) -> StudyHistory:
 
 
 def main() -> None:
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in TARGETS}
-    with tempfile.TemporaryDirectory() as text:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--against", type=Path, metavar="TREE")
+    against = parser.parse_args().against
+    trees = {"this": ROOT} | ({"other": against.resolve()} if against else {})
+    results: Results = {tree: {name: [] for name in TARGETS} for tree in trees}
+    with tempfile.TemporaryDirectory() as text, ExitStack() as stack:
         folder = Path(text)
-        with orthanc(folder / "pacs") as pacs, running(folder, pacs, PIPELINES) as node:
-            for number in range(ROUNDS + 1):  # the first warms up
-                mr = synthetic.brain_mr(folder / f"mr{number}", seed=number, lesion="random", slices=20)
-                row = {"MR, 60 images": measure(node, folder / f"mr{number}", mr.study_uid)}
-                slices = synthetic.ct_slices(folder / f"ct{number}", count=324, seed=number)
-                row |= {"CT, 324 slices": measure(node, folder / f"ct{number}", study_of(slices[0]))}
+        nodes = {}
+        for tree, root in trees.items():
+            pacs = stack.enter_context(orthanc(folder / f"pacs of {tree}"))
+            nodes[tree] = stack.enter_context(running(folder / tree, pacs, PIPELINES, root=root))
+        for number in range(ROUNDS + 1):  # the first warms up
+            mr = synthetic.brain_mr(folder / f"mr{number}", seed=number, lesion="random", slices=20)
+            slices = synthetic.ct_slices(folder / f"ct{number}", count=324, seed=number)
+            for tree in list(trees)[:: 1 if number % 2 else -1]:
+                row = {"MR, 60 images": measure(nodes[tree], folder / f"mr{number}", mr.study_uid)}
+                row |= {"CT, 324 slices": measure(nodes[tree], folder / f"ct{number}", study_of(slices[0]))}
                 for name, steps in row.items() if number else ():
-                    results[name].append(steps)
-    medians = {n: {k: statistics.median(r[k] for r in rows) for k in rows[0]} for n, rows in results.items()}
+                    results[tree][name].append(steps)
+                    print(number, tree, name, {step: round(seconds, 2) for step, seconds in steps.items()}, flush=True)
+    medians = {tree: {n: _median(rows) for n, rows in of.items()} for tree, of in results.items()}
     out = Path(__file__).with_suffix("")
-    out.with_suffix(".json").write_text(json.dumps({"rounds": ROUNDS, "median": medians, "all": results}, indent=1))
-    out.with_suffix(".md").write_text(table(medians))
-    print(table(medians))
+    kept = {"rounds": ROUNDS, "median": medians["this"], "all": results["this"]}
+    if against:
+        kept |= {"other": medians["other"], "ratios": {name: ratios(results, name) for name in TARGETS}}
+    out.with_suffix(".json").write_text(json.dumps(kept, indent=1))
+    said = table(medians["this"]) + (comparison(medians["other"], kept["ratios"]) if against else "")
+    out.with_suffix(".md").write_text(said)
+    print(said)
+
+
+def _median(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {step: statistics.median(row[step] for row in rows) for step in rows[0]}
+
+
+def ratios(results: Results, name: str) -> list[float]:
+    """The other tree's overhead in units of this one's, for the same study: median, least, greatest."""
+    pairs = zip(results["other"][name], results["this"][name], strict=True)
+    each = [other["overhead"] / this["overhead"] for other, this in pairs]
+    return [round(value, 2) for value in (statistics.median(each), min(each), max(each))]
+
+
+def comparison(other: dict[str, dict[str, float]], times: dict[str, list[float]]) -> str:
+    """The lines about the other tree."""
+    lines = ["", f"The other tree read the same {ROUNDS} studies in turn with this one, in the same minutes:", ""]
+    lines += ["| study | its overhead | in units of this tree's, study by study: median (range) | its steps |"]
+    lines += ["| --- | --- | --- | --- |"]
+    for name, steps in other.items():
+        middle, low, high = times[name]
+        lines.append(f"| {name} | {steps['overhead']:.2f} | {middle} ({low} to {high}) | {_said(steps)} |")
+    return "\n".join([*lines, "", "    .venv/bin/python benchmarks/overhead.py --against TREE", ""])
 
 
 def study_of(path: Path) -> str:
@@ -102,9 +141,13 @@ def table(medians: dict[str, dict[str, float]]) -> str:
     )
     lines += ["| study | overhead | target | published (AIDE) | steps |", "| --- | --- | --- | --- | --- |"]
     for name, steps in medians.items():
-        rest = ", ".join(f"{k} {v:.2f}" for k, v in steps.items() if k not in ("overhead", "whole"))
-        lines.append(f"| {name} | {steps['overhead']:.2f} | {TARGETS[name]:.0f} | {PUBLISHED[name]:.0f} | {rest} |")
+        wanted = f"{TARGETS[name]:.0f} | {PUBLISHED[name]:.0f}"
+        lines.append(f"| {name} | {steps['overhead']:.2f} | {wanted} | {_said(steps)} |")
     return "\n".join([*lines, "", "    .venv/bin/python benchmarks/overhead.py", ""])
+
+
+def _said(steps: dict[str, float]) -> str:
+    return ", ".join(f"{k} {v:.2f}" for k, v in steps.items() if k not in ("overhead", "whole"))
 
 
 if __name__ == "__main__":

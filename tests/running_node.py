@@ -74,7 +74,9 @@ def run(settings: Path, *arguments: str, timeout: float = 300) -> subprocess.Com
 
 
 @contextmanager
-def running(folder: Path, pacs: Orthanc, pipelines: str = MR_BRAIN) -> Iterator[Node]:
+def running(folder: Path, pacs: Orthanc, pipelines: str = MR_BRAIN, *, root: Path = ROOT) -> Iterator[Node]:
+    """``root``: the tree whose node runs, for a comparison with another."""
+    folder.mkdir(parents=True, exist_ok=True)
     node = Node(folder, free_port(), free_port(), pacs, folder / "settings.toml")
     node.settings.write_text(
         f"""
@@ -97,7 +99,7 @@ url = "{pacs.dicom_web}"
     )
     command = [sys.executable, "-m", "node", "--settings", str(node.settings), "up"]
     with (folder / "node.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, cwd=ROOT)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, cwd=root)
         try:
             _wait_until_ready(node, process)
             yield node
