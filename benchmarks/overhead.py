@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -95,11 +96,12 @@ def main() -> None:
                     print(number, tree, name, {step: round(seconds, 2) for step, seconds in steps.items()}, flush=True)
     medians = {tree: {n: _median(rows) for n, rows in of.items()} for tree, of in results.items()}
     out = Path(__file__).with_suffix("")
-    kept = {"rounds": ROUNDS, "median": medians["this"], "all": results["this"]}
+    kept: dict[str, object] = {"rounds": ROUNDS, "median": medians["this"], "all": results["this"]}
+    times = {name: ratios(results, name) for name in TARGETS} if against else {}
     if against:
-        kept |= {"other": medians["other"], "ratios": {name: ratios(results, name) for name in TARGETS}}
+        kept |= {"other": medians["other"], "all of other": results["other"], "ratios": times}
     out.with_suffix(".json").write_text(json.dumps(kept, indent=1))
-    said = table(medians["this"]) + (comparison(medians["other"], kept["ratios"]) if against else "")
+    said = table(medians["this"]) + (comparison(medians["other"], times) if against else "")
     out.with_suffix(".md").write_text(said)
     print(said)
 
@@ -117,7 +119,12 @@ def ratios(results: Results, name: str) -> list[float]:
 
 def comparison(other: dict[str, dict[str, float]], times: dict[str, list[float]]) -> str:
     """The lines about the other tree."""
-    lines = ["", f"The other tree read the same {ROUNDS} studies in turn with this one, in the same minutes:", ""]
+    lines = [
+        "",
+        f"The other tree read the same {ROUNDS} studies in turn with this one, in the same minutes; the machine's",
+    ]
+    lines[-1] += f" load was {os.getloadavg()[2]:.0f} for its two cores, so that only the ratios say something:"
+    lines += [""]
     lines += ["| study | its overhead | in units of this tree's, study by study: median (range) | its steps |"]
     lines += ["| --- | --- | --- | --- |"]
     for name, steps in other.items():

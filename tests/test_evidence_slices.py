@@ -7,7 +7,10 @@ from typing import Any
 import highdicom as hd
 import numpy as np
 import pytest
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_data_element
 from pydicom.uid import ExplicitVRLittleEndian
 
 from pipelines.evidence import codes, equipment
@@ -68,9 +71,18 @@ def drawn(count: int, shape: tuple[int, ...]) -> Any:
     return pixels
 
 
+def encoded(element: DataElement) -> bytes:
+    if element.keyword == "PixelData":  # of VR "OB or OW" until it is written
+        return bytes(element.value)
+    file = DicomBytesIO()
+    file.is_implicit_VR, file.is_little_endian = False, True
+    write_data_element(file, element)
+    return bytes(file.getvalue())
+
+
 def assert_equal(ours: Dataset, theirs: Dataset) -> None:
     for element in theirs:
-        assert ours[element.tag] == element, element.keyword
+        assert encoded(ours[element.tag]) == encoded(element), element.keyword
     assert {element.tag for element in ours} == {element.tag for element in theirs}
 
 
