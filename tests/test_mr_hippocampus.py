@@ -31,10 +31,12 @@ from pipelines.models.unet3d import ResidualUNet3D, padded, unpadded
 from pipelines.mr_hippocampus import CARD, LABELS, ROLE, Hippocampus, outline, prepare
 from pipelines.study import Study, read_folder
 from pipelines.training import hippocampus as learnt
+from pipelines.training.evaluate import Asked, evaluate
 from pipelines.training.loop import Options, fit
 from pipelines.training.metrics import dice
 from pipelines.training.prepare import NoLabels
 from pipelines.training.recipes import recipe
+from pipelines.training.truths import judged
 from pipelines.training.volumes import Volume, labelled, reference
 from tests.findings import image, study_of, verdict
 from tests.peers import SHARED, needs_shared
@@ -143,6 +145,28 @@ def test_the_command_writes_a_segmentation_with_both_labels(dicom: Path, folder:
     assert dice(masks["anterior"], truth == 1) > 0.8
     assert dice(masks["posterior"], truth == 2) > 0.8
     assert not [each for path in run["objects"] for each in verdict(Path(path))]
+
+
+@needs_set
+def test_evaluate_judges_both_parts_as_a_whole(pipeline: Hippocampus, dicom: Path, tmp_path: Path) -> None:
+    with (dicom / "index.csv").open(newline="") as file:
+        columns = next(csv.reader(file))
+    parts = judged("mr_hippocampus", None, columns)
+    evaluate(pipeline, parts, dicom, tmp_path, labels=SET, asked=Asked("dev"))
+    held = json.loads((tmp_path / "report.json").read_text())
+    assert len(held["pictures"]) == 2
+    for each in held["pictures"]:
+        study = only_study(dicom / each_study(dicom, each["patient"]))
+        (answer,) = pipeline(study)
+        for value, finding in enumerate(answer.findings, start=1):
+            assert finding.segment is not None
+            overlap = dice(finding.segment.mask, truth_of(dicom, study) == value)
+            assert each[f"{finding.label} (outline)"]["dice"] == pytest.approx(overlap, abs=1e-3)
+
+
+def each_study(dicom: Path, patient: str) -> str:
+    with (dicom / "index.csv").open(newline="") as file:
+        return next(row["study_uid"] for row in csv.DictReader(file) if row["patient_id"] == patient)
 
 
 @needs_set
