@@ -43,7 +43,7 @@ def _network(text: object) -> IPv4Network | IPv6Network:
         raise ValueError("an address or a network, as 10.1.2.3 or 10.1.2.0/24") from None
 
 
-_PATHS = {"data", "certificate", "key", "client_ca", "tls_ca", "tls_certificate", "tls_key"}
+_PATHS = {"data", "certificate", "key", "client_ca", "tls_ca", "tls_certificate", "tls_key", "card"}
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[float, Field(gt=0)]
@@ -140,6 +140,7 @@ class Destination(_Table):
 
 class PipelineLine(_Table):
     use: str = Field(pattern=r"^[\w.\-]+(:\w+)?$")
+    card: Path | None = Field(default=None)
     when: dict[str, Any] = {}
     deliver_to: tuple[str, ...] = ()
     priority: int = Field(default=5, ge=0, le=9)
@@ -224,7 +225,11 @@ def _beside(folder: Path, tables: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(node, dict):
         return tables
     node.setdefault("data", "data")
-    homes = [node, node.get("tls"), *dict(tables.get("destinations") or {}).values()]
+    homes = [
+        node,
+        node.get("tls"),
+        *(line for name in ("destinations", "pipelines") for line in dict(tables.get(name) or {}).values()),
+    ]
     for home in (one for one in homes if isinstance(one, dict)):
         for key in _PATHS & home.keys():
             if isinstance(home[key], str):

@@ -1,6 +1,7 @@
 """A line of settings.toml to a Pipeline: `package.module:Class`, or the entry point of an installed package.
 
-``…@FOLDER`` is such a line with the folder of this machine's models: the version that is in use there is loaded.
+``…@FOLDER`` is such a line with the folder of this machine's models: the version that is in use there is loaded;
+``…@CARD.json`` is one with the model card to go by.
 Imports what it is told to and nothing else; a pipeline that cannot load its weights says so itself.
 """
 
@@ -31,6 +32,8 @@ def load(use: str) -> Pipeline:
         ModelFault: If the version that is in use is not there.
     """
     use, _, models = use.partition("@")
+    if models.endswith(".json"):
+        return load_with(use, Path(models))
     own = own_card(use) if models else None
     card = Models(Path(models)).card_of(Installed.read(own).name) if own else None
     return load_with(use, card)

@@ -44,7 +44,7 @@ def routes_of(settings: Settings) -> dict[str, Route]:
     return {
         name: Route(
             name=name,
-            use=line.use + told,
+            use=line.use + (f"@{line.card}" if line.card else told),
             when=line.when,
             deliver_to=line.deliver_to,
             priority=line.priority,
