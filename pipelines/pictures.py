@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
 from pipelines.frames import Frame
 from pipelines.instance import number, text
@@ -53,6 +54,16 @@ def pictures(series: Series) -> Iterator[Picture]:
         grey = stack([frame])[0]
         inverted = text(frame.instance, "PhotometricInterpretation") == "MONOCHROME1"
         yield Picture(frame, grey.max() - grey if inverted else grey)
+
+
+def by_size(series: Series) -> list[Series]:
+    """The series, in parts whose pictures have one size each: what is outlined lies on one grid."""
+    parts: dict[tuple[float | None, float | None], list[Dataset]] = {}
+    for instance in series.instances:
+        parts.setdefault((number(instance, "Rows"), number(instance, "Columns")), []).append(instance)
+    if len(parts) == 1:
+        return [series]
+    return [Series(series.uid, series.modality, tuple(part)) for part in parts.values()]
 
 
 def _has_palette(frame: Frame) -> bool:
@@ -134,3 +145,40 @@ class Seen:
         top, left, rows, columns = self.place
         part = canvas[None, :, top : top + rows, left : left + columns].float()
         return F.interpolate(part, size=self.shape, mode="bilinear", antialias=True)[0].numpy()
+
+
+@dataclass(frozen=True)
+class Middle(Look):
+    """Of each picture the middle alone is shown, where what is looked for lies.
+
+    Attributes:
+        share: Of its rows and of its columns.
+    """
+
+    share: float = 0.5
+
+    def at(self, pixels: NDArray[np.float32] | NDArray[np.uint8]) -> Seen:
+        part = self._part(*pixels.shape[:2])
+        seen = super().at(pixels[part])
+        return _SeenMiddle(seen.image, seen.shape, seen.place, (pixels.shape[0], pixels.shape[1]), part)
+
+    def mask_at(self, mask: NDArray[np.bool_]) -> torch.Tensor:
+        return super().mask_at(mask[self._part(*mask.shape)])
+
+    def _part(self, rows: int, columns: int) -> tuple[slice, slice]:
+        shown = [max(1, round(size * self.share)) for size in (rows, columns)]
+        first = [(size - part) // 2 for size, part in zip((rows, columns), shown, strict=True)]
+        return slice(first[0], first[0] + shown[0]), slice(first[1], first[1] + shown[1])
+
+
+@dataclass(frozen=True, eq=False)
+class _SeenMiddle(Seen):
+    """``shape`` is that of the ``part``, ``whole`` that of the source; nothing is said of what lies around."""
+
+    whole: tuple[int, int]
+    part: tuple[slice, slice]
+
+    def back(self, canvas: torch.Tensor) -> NDArray[np.float32]:
+        around = np.zeros((len(canvas), *self.whole), np.float32)
+        around[:, self.part[0], self.part[1]] = super().back(canvas)
+        return around

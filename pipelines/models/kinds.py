@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from pipelines.models.squeeze import SqueezeClassifier
-from pipelines.models.unet import ResidualUNet, SqueezeUNet
+from pipelines.models.unet import ResidualUNet, SqueezeOutliner, SqueezeUNet
 from pipelines.models.unet3d import ResidualUNet3D
 
 KINDS: dict[str, type[nn.Module]] = {
@@ -13,4 +13,5 @@ KINDS: dict[str, type[nn.Module]] = {
     "residual3d": ResidualUNet3D,
     "squeeze": SqueezeUNet,
     "squeeze_classifier": SqueezeClassifier,
+    "squeeze_outliner": SqueezeOutliner,
 }

@@ -160,4 +160,11 @@ class SqueezeUNet(nn.Module):
         return cast("list[Tensor]", self.decoder(features))
 
 
+class SqueezeOutliner(SqueezeUNet):
+    """The same for pictures of 0 to 1: brought to the mean and spread that ImageNet's features were learnt with."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return super().forward((x - 0.45) / 0.225)
+
+
 NETWORKS: dict[str, type[nn.Module]] = {"residual": ResidualUNet, "squeeze": SqueezeUNet}

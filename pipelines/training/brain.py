@@ -57,18 +57,20 @@ class BrainTask:
         return sum(scores) / len(scores) if scores else None
 
 
-def outline_loss(logits: list[Tensor], masks: Tensor) -> Tensor:
+def outline_loss(logits: list[Tensor], masks: Tensor, *, apart: bool = False) -> Tensor:
     """Cross-entropy and soft Dice over the whole batch, so that slices without a lesion count; coarser ones less.
 
     Args:
         logits: Finest first, each half as fine as the one before: (N, labels, rows, columns).
         masks: 0 to 1, (N, labels, rows, columns); the Dice is of each label by itself.
+        apart: The Dice is of each picture by itself, too, so that a small outline counts as much as a large one.
     """
+    over = (2, 3) if apart else (0, 2, 3)
     total = torch.zeros(())
     for level, logit in enumerate(logits):
         target = F.avg_pool2d(masks, 2**level) if level else masks
         logit = logit.float()
-        probability, over = logit.sigmoid(), (0, 2, 3)
+        probability = logit.sigmoid()
         overlap = (2 * (probability * target).sum(over) + 1) / (probability.sum(over) + target.sum(over) + 1)
         total = total + 0.5**level * (F.binary_cross_entropy_with_logits(logit, target) + 1 - overlap.mean())
     return total

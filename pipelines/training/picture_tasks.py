@@ -118,6 +118,7 @@ class Outline:
         kind, args: The network, as a model card names it.
         names: Of the labels, in the order of the masks.
         empty: How often a picture without any outline is drawn, relative to one with.
+        apart: The Dice that is learnt is of each picture by itself, not of the batch.
     """
 
     examples: Examples
@@ -127,6 +128,7 @@ class Outline:
     args: dict[str, Any]
     names: tuple[str, ...]
     empty: float = 0.5
+    apart: bool = False
     measure: str = "mean Dice"
     facts: dict[str, str] = field(default_factory=dict)
 
@@ -151,7 +153,7 @@ class Outline:
         return images, masks
 
     def loss(self, outputs: list[Tensor], truth: Tensor) -> Tensor:
-        return outline_loss(outputs, truth)
+        return outline_loss(outputs, truth, apart=self.apart)
 
     def judge(self, net: nn.Module) -> float | None:
         """Mean over pictures and labels, of pictures where the label is drawn."""
