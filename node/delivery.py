@@ -6,14 +6,28 @@ said by ``next_try``; the ledger remembers it, not this file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from node import dicomweb, dimse
 from node.answers import CONFLICT, DELIVERED, Answer, next_try
 from node.destinations import Destination, Outgoing, outgoing
+from node.dimse import Promise
+from node.errors import NodeError
 
-__all__ = ["Answer", "Destination", "Outgoing", "count", "echo", "next_try", "outgoing", "send", "verify"]
+__all__ = [
+    "Answer",
+    "Destination",
+    "Outgoing",
+    "Promise",
+    "count",
+    "echo",
+    "next_try",
+    "outgoing",
+    "request_commitment",
+    "send",
+    "verify",
+]
 
 
 def send(destination: Destination, objects: Sequence[Outgoing]) -> Iterator[Answer]:
@@ -38,6 +52,19 @@ def verify(destination: Destination, objects: Sequence[Outgoing]) -> set[str] | 
     """The SOP Instance UIDs of these objects that the peer says it has; None if it cannot say."""
     ask = dicomweb.verify if destination.protocol == "dicomweb" else dimse.verify
     return ask(destination, objects)
+
+
+def request_commitment(
+    destination: Destination, objects: Sequence[Outgoing], transaction_uid: str, *, has_come: Callable[[], bool]
+) -> Promise:
+    """Ask a DICOM peer to say that it keeps the objects; it may say so at once, or on an association of its own.
+
+    A peer that cannot be asked has not taken the request.
+    """
+    try:
+        return dimse.request_commitment(destination, objects, transaction_uid, has_come=has_come)
+    except (NodeError, OSError):
+        return Promise(is_taken=False)
 
 
 def count(destination: Destination, study_uid: str) -> int | None:

@@ -36,7 +36,7 @@ class Destination:
         tls_certificate, tls_key: Shown to the peer if it asks.
         password_variable, token_variable: Names of environment variables; they come before ``password`` and ``token``.
         verify: Delivered means: asked back and found.
-        commitment: Ask for storage commitment before anything else; the peer must report on the same association.
+        commitment: Ask for storage commitment first; the peer reports on the same association or on one of its own.
         connect_seconds, acse_seconds: Until the connection stands; until the association is answered.
         dimse_seconds: Until a request is answered, and how long a transfer may stand still.
     """

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydicom import Dataset
@@ -98,7 +99,7 @@ def verify(destination: Destination, objects: Sequence[Outgoing]) -> set[str] | 
     if the destination has ``commitment``.
 
     Orthanc answers C-FIND only to AE titles in its DicomModalities (its DicomAlwaysAllowFind is false), and reports a
-    commitment on an association of its own, to the host and port that stand there.
+    commitment on an association of its own, to the host and port that stand there: see ``request_commitment``.
     """
     ways = (_commitment, _find) if destination.commitment else (_find, _commitment)
     for way in ways:
@@ -158,11 +159,34 @@ def _queries(objects: Sequence[Outgoing]) -> Iterator[Dataset]:
 
 
 def _commitment(destination: Destination, objects: Sequence[Outgoing]) -> set[str] | None:
-    """Ask for storage commitment and wait for the report on the same association (PS3.4 J.3); None if none comes."""
+    """Ask for storage commitment and wait for the report on the same association; None if none comes."""
+    asked = request_commitment(destination, objects, str(generate_uid()), has_come=lambda: False)
+    return asked.held
+
+
+@dataclass(frozen=True)
+class Promise:
+    """Whether the peer has taken a request for storage commitment, and what it has reported on the same association."""
+
+    is_taken: bool
+    held: set[str] | None = None
+
+
+def request_commitment(
+    destination: Destination, objects: Sequence[Outgoing], transaction_uid: str, *, has_come: Callable[[], bool]
+) -> Promise:
+    """Ask for storage commitment and wait a while for the report (PS3.4 J.3).
+
+    Args:
+        has_come: Whether the report has come another way: the peer may open an association of its own.
+
+    Raises:
+        NodeError: If there is no association, or the peer does not offer the service.
+    """
     request = Dataset()
-    request.TransactionUID = generate_uid()
+    request.TransactionUID = transaction_uid
     request.ReferencedSOPSequence = [_reference(one) for one in objects]
-    report = _Report(str(request.TransactionUID))
+    report = _Report(transaction_uid)
     # Orthanc does not answer N-ACTION at all to an AE title that it does not know
     soon = replace(destination, dimse_seconds=min(destination.dimse_seconds, WAIT_FOR_COMMITMENT))
     asked = [build_context(StorageCommitmentPushModel, PLAIN)]
@@ -170,9 +194,11 @@ def _commitment(destination: Destination, objects: Sequence[Outgoing]) -> set[st
         status, _ = association.send_n_action(
             request, REQUEST_COMMITMENT, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
         )
-        if "Status" in status and status.Status == 0:
-            report.has_come.wait(WAIT_FOR_COMMITMENT)
-    return report.held
+        is_taken = "Status" in status and status.Status == 0
+        until = time.monotonic() + (WAIT_FOR_COMMITMENT if is_taken else 0.0)
+        while time.monotonic() < until and not report.has_come.wait(0.5) and not has_come():
+            pass
+    return Promise(is_taken, report.held)
 
 
 class _Report:

@@ -13,6 +13,7 @@ import os
 import re
 import struct
 from dataclasses import dataclass
+from uuid import uuid4
 
 from pydicom.charset import convert_encodings, decode_bytes
 
@@ -83,6 +84,11 @@ class FileMeta:
     sop_uid: str
     transfer_syntax: str
     dataset_start: int
+
+
+def new_uid() -> str:
+    """A UID that nobody else has, and nobody can guess (PS3.5 B.2)."""
+    return f"2.25.{uuid4().int}"
 
 
 def is_uid(text: str) -> bool:

@@ -26,6 +26,9 @@ class Nobody:
     def settle_at(self, study_uids: Iterable[str], when: float) -> None:
         pass
 
+    def commitment_reported(self, transaction_uid: str, held: Sequence[str], failed: Sequence[str]) -> str:
+        return "nobody asked for it"
+
 
 class Unreachable(Nobody):
     """A ledger whose database does not answer."""

@@ -55,10 +55,12 @@ def _serve(log: Path, script: dict[str, Any]) -> None:
     and ``abort``: SOP Instance UIDs at which it falls silent, or aborts. ``reject``: [result, source, reason].
     ``held``: SOP Instance UIDs that C-FIND and commitment know. ``tls``: {certificate, key, ca, newest}.
     ``find_status``: what C-FIND is answered. ``counts``: how many instances it says that any study has, one
-    number after the other, the last for ever.
+    number after the other, the last for ever. ``report_to``: {port, after, roles}: the report on storage
+    commitment goes to that port, so many seconds later, on an association of its own, with role selection or without;
+    ``after`` None: never.
     """
     from pydicom import Dataset
-    from pynetdicom import AE, evt
+    from pynetdicom import AE, build_role, evt
     from pynetdicom.sop_class import (
         StorageCommitmentPushModel,
         StorageCommitmentPushModelInstance,
@@ -112,8 +114,26 @@ def _serve(log: Path, script: dict[str, Any]) -> None:
         note("commit")
         request = event.action_information
         association = event.assoc
-        threading.Timer(0.2, lambda: report(association, request)).start()
+        if "report_to" not in script:
+            threading.Timer(0.2, lambda: report(association, request)).start()
+        elif script["report_to"]["after"] is not None:
+            threading.Timer(script["report_to"]["after"], lambda: call(request)).start()
         return 0x0000, None
+
+    def call(request: Any) -> None:
+        caller = AE("SCRIPTED")
+        caller.add_requested_context(StorageCommitmentPushModel, plain)
+        roles = [build_role(StorageCommitmentPushModel, scp_role=True)] if script["report_to"]["roles"] else []
+        association = caller.associate(
+            "127.0.0.1", script["report_to"]["port"], ext_neg=roles, ae_title=script["report_to"].get("aet", "WETREAD")
+        )
+        if not association.is_established or not association.accepted_contexts:
+            note("the report is not taken")
+            return
+        agreed = association.accepted_contexts[0]
+        note(f"as SCP {agreed.as_scp}, as SCU {agreed.as_scu}")
+        report(association, request)
+        association.release()
 
     def report(association: Any, request: Any) -> None:
         answer = Dataset()
@@ -126,9 +146,12 @@ def _serve(log: Path, script: dict[str, Any]) -> None:
             answer.ReferencedSOPSequence = held
         if lost:
             answer.FailedSOPSequence = lost
-        association.send_n_event_report(
+        for context in association.accepted_contexts:
+            context._as_scp = True  # so that pynetdicom sends the report where no role was agreed on, as some do
+        status, _ = association.send_n_event_report(
             answer, 2 if lost else 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
         )
+        note(f"reported {status.get('Status')}")
 
     ae = AE("SCRIPTED")
     plain = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"]

@@ -125,6 +125,32 @@ def test_two_contents_in_one_batch_are_a_conflict_too(ledger: Ledger) -> None:
     assert ledger.study(STUDY).study.arrived == 1
 
 
+def test_one_sop_uid_in_two_studies_is_kept_twice_and_both_studies_are_held(ledger: Ledger) -> None:
+    other = f"{STUDY}.9"
+    ours, theirs = arrival(1), arrival(2, study=other, sop_uid=arrival(1).sop_uid)
+    settled(ledger, ours, arrival(3))
+    record(ledger, theirs, arrival(4, study=other, at=20))
+    assert ledger.overview().instances == 4
+    for study, second in ((STUDY, other), (other, STUDY)):
+        entry = ledger.study(study).study
+        assert entry.state is StudyState.HELD
+        assert f"instance {ours.sop_uid} is also in study {second}, with other content" in (entry.reason or "")
+    assert ledger.ready(999) == []  # nothing of either is read
+    ledger.release(STUDY, now=30)
+    assert len(ledger.ready(30)) == 1
+    assert ledger.study(other).study.state is StudyState.HELD
+    ledger.release(other, now=40)
+    assert ledger.due(40) == [other]
+
+
+def test_one_sop_uid_in_two_studies_of_one_batch_is_a_conflict_too(ledger: Ledger) -> None:
+    other = f"{STUDY}.9"
+    record(ledger, arrival(1, study=other, sop_uid=arrival(1).sop_uid), arrival(1), arrival(2))
+    assert {entry.state for entry in ledger.studies()} == {StudyState.HELD}
+    record(ledger, arrival(1), arrival(2))  # sent again
+    assert ledger.overview().instances == 3
+
+
 def test_of_two_contents_the_newest_wins_once_released(ledger: Ledger) -> None:
     newest = arrival(1, content="edited", at=1)
     record(ledger, arrival(1), arrival(2))

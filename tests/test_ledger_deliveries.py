@@ -34,9 +34,11 @@ def test_a_delivery_that_arrived_is_done_and_keeps_its_times(ledger: Ledger) -> 
     claim = claim_of(ledger, one, at=40)
     for sent in claim.evidence:
         ledger.record_answer(claim, sent.sop_uid, 0x0000, "delivered", now=41)
+    ledger.ask_commitment(claim, "2.25.7", now=41)
     ledger.finish_delivery(claim, state="DELIVERED", now=42)
-    ledger.verify_delivery(one, now=50)
-    ledger.verify_delivery(one, now=60)
+    held = [sent.sop_uid for sent in claim.evidence]
+    assert ledger.commitment_reported("2.25.7", held, [], now=50) == "everything is kept"
+    ledger.commitment_reported("2.25.7", held, [], now=60)  # as a peer does that did not hear our answer
     done = ledger.delivery(one)
     assert (done.queued_at, done.claimed_at, done.delivered_at, done.verified_at) == (30, 40, 42, 50)
     assert done.verified
@@ -167,3 +169,56 @@ def test_it_is_counted_how_often_a_destination_said_so_since_the_delivery_was_qu
     ledger.finish_delivery(claim, state="DEAD", reason="x", now=81)
     ledger.retry_delivery(one, now=90)
     assert ledger.times_said(claim_of(ledger, one, at=91), "retry", {0x0110}) == 0
+
+
+def waiting_for_a_report(ledger: Ledger) -> tuple[int, list[str]]:
+    """A delivery that waits for a report on the transaction 2.25.7 until 100; and what is to be kept."""
+    (one,) = delivery(ledger)
+    claim = claim_of(ledger, one, at=40)
+    ledger.ask_commitment(claim, "2.25.7", now=41)
+    assert ledger.await_commitment(claim, "2.25.7", until=100, reason="it is to report")
+    assert ledger.delivery(one).state == "WAITING"
+    return one, [sent.sop_uid for sent in claim.all_evidence]
+
+
+def test_a_report_that_everything_is_kept_ends_the_wait_for_it(ledger: Ledger) -> None:
+    one, held = waiting_for_a_report(ledger)
+    ledger.commitment_reported("2.25.7", held, [], now=50)
+    done = ledger.delivery(one)
+    assert (done.state, done.verified, done.delivered_at, done.verified_at) == ("DELIVERED", True, 50, 50)
+    assert ledger.ready_deliveries(999) == []
+
+
+def test_without_a_report_the_delivery_comes_up_again_and_knows_that_it_asked(ledger: Ledger) -> None:
+    one, _ = waiting_for_a_report(ledger)
+    assert ledger.ready_deliveries(99) == []
+    asked = ledger.commitment(claim_of(ledger, one, at=100))
+    assert asked is not None
+    assert (asked.transaction_uid, asked.held) == ("2.25.7", None)
+
+
+def test_a_report_that_something_is_not_kept_has_it_asked_about_at_once(ledger: Ledger) -> None:
+    one, held = waiting_for_a_report(ledger)
+    assert ledger.commitment_reported("2.25.7", held[:1], held[1:], now=50) == "not everything is kept"
+    assert ledger.ready_deliveries(50) == [(one, 5)]
+
+
+def test_a_report_that_comes_before_the_delivery_waits_for_it_is_not_missed(ledger: Ledger) -> None:
+    (one,) = delivery(ledger)
+    claim = claim_of(ledger, one, at=40)
+    ledger.ask_commitment(claim, "2.25.7", now=41)
+    held = [sent.sop_uid for sent in claim.all_evidence]
+    assert ledger.commitment_reported("2.25.7", held, [], now=42) == "its delivery is under way"
+    assert not ledger.await_commitment(claim, "2.25.7", until=100, reason="it is to report")
+    asked = ledger.commitment(claim)
+    assert asked is not None
+    assert asked.held == set(held)
+
+
+def test_a_report_on_what_nobody_asked_or_on_what_was_queued_anew_changes_nothing(ledger: Ledger) -> None:
+    one, held = waiting_for_a_report(ledger)
+    assert ledger.commitment_reported("2.25.8", held, [], now=50) == "nobody asked for it"
+    ledger.retry_delivery(one, now=60)
+    ledger.commitment_reported("2.25.7", held, [], now=70)
+    assert ledger.delivery(one).state == "WAITING"
+    assert ledger.commitment(claim_of(ledger, one, at=80)) is None

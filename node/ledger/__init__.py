@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable
 
 from node.ledger.arrivals import Arrivals
+from node.ledger.commitments import Commitments
 from node.ledger.database import Database
 from node.ledger.deliveries import Deliveries
 from node.ledger.entries import (
     MAX_ATTEMPTS,
     Answer,
     Claim,
+    Commitment,
     Delivery,
     DeliveryClaim,
     DeliveryState,
@@ -43,6 +45,7 @@ __all__ = [
     "MAX_ATTEMPTS",
     "Answer",
     "Claim",
+    "Commitment",
     "Delivery",
     "DeliveryClaim",
     "DeliveryState",
@@ -60,7 +63,7 @@ __all__ = [
 ]
 
 
-class Ledger(Arrivals, Settling, Jobs, Deliveries, Pages):
+class Ledger(Arrivals, Settling, Jobs, Deliveries, Commitments, Pages):
     """The ledger of one node, in SQLite (one machine) or PostgreSQL (several), shared by its processes and threads.
 
     Args:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, func, insert, or_, select, text, update
 
 from node.ledger.chapter import Chapter, chunks, locked_study, members
 from node.ledger.entries import Instance, StudyState
@@ -19,6 +19,8 @@ from node.ledger.tables import instances, studies
 if TYPE_CHECKING:
     from node.spool import Arrival
 
+RECORD_LOCK = 0x77657261  # any number that no one else's advisory lock has: "wera"
+BETWEEN_STUDIES = "conflict between studies"
 # What a sender is free to write may be too long, or hold a NUL, which PostgreSQL refuses. (UIDs are checked before.)
 FREE_TEXT = {"modality": 16, "caller": 16, "address": 64}
 
@@ -37,7 +39,10 @@ class Arrivals(Chapter):
         if not by_study:
             return
         with self._database.writing() as db:
-            # One order for all: two transactions that touch the same studies cannot wait for each other.
+            if not self._database.is_sqlite:
+                # One after the other: two listeners must not both miss that the other has the same instance, nor wait
+                # for each other's studies.
+                db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": RECORD_LOCK})
             for study_uid in sorted(by_study):
                 self._record(db, by_study[study_uid], settle_at, settle_by_seconds)
 
@@ -50,7 +55,12 @@ class Arrivals(Chapter):
         changes: dict[str, Any] = {}
         if fresh:
             changes |= _progress(study, fresh, held, settle_by_seconds)
-            changes |= _doubts(db, study, fresh, held)
+            elsewhere = _elsewhere(db, fresh)
+            reasons = _doubts(db, study, fresh, held)
+            if elsewhere:
+                reasons.append(_ambiguous(elsewhere))
+                _hold_others(db, study.uid, elsewhere)
+            changes |= _held_for(study, reasons)
             db.execute(insert(instances), [_row(arrival) for arrival in fresh])
         counts = [arrival.expected for arrival in arrivals if arrival.expected is not None]
         if counts and max(counts) != study.expected:
@@ -174,7 +184,34 @@ def _progress(
     return changes
 
 
-def _doubts(db: Connection, study: Row[Any], fresh: list[Arrival], held: dict[str, set[str]]) -> dict[str, Any]:
+def _elsewhere(db: Connection, fresh: list[Arrival]) -> dict[str, str]:
+    """SOP Instance UID to the other study that has an instance of it: the same one it cannot be (PS3.5 section 9)."""
+    found: dict[str, str] = {}
+    for piece in chunks(arrival.sop_uid for arrival in fresh):
+        query = select(instances.c.sop_uid, instances.c.study_uid).where(
+            instances.c.sop_uid.in_(piece), instances.c.study_uid != fresh[0].study_uid
+        )
+        found.update({row.sop_uid: row.study_uid for row in db.execute(query)})
+    return found
+
+
+def _ambiguous(elsewhere: dict[str, str]) -> str:
+    sop_uid, study_uid = next(iter(elsewhere.items()))
+    more = f" and {len(elsewhere) - 1} more" if len(elsewhere) > 1 else ""
+    return (
+        f"{BETWEEN_STUDIES}: instance {sop_uid}{more} is also in study {study_uid}, with other content; both are kept"
+    )
+
+
+def _hold_others(db: Connection, study_uid: str, elsewhere: dict[str, str]) -> None:
+    """Nobody knows which of the two studies an ambiguous instance belongs to: both wait for a person."""
+    for other in sorted(set(elsewhere.values())):
+        theirs = {sop_uid: study_uid for sop_uid, where in elsewhere.items() if where == other}
+        values = _held_for(locked_study(db, other), [_ambiguous(theirs)])
+        db.execute(update(studies).where(studies.c.uid == other).values(values))
+
+
+def _doubts(db: Connection, study: Row[Any], fresh: list[Arrival], held: dict[str, set[str]]) -> list[str]:
     """Why a human has to look at the study, if so: two contents under one UID, or two patients in one study."""
     reasons: list[str] = []
     seen: set[str] = set()
@@ -192,6 +229,11 @@ def _doubts(db: Connection, study: Row[Any], fresh: list[Arrival], held: dict[st
             f"identity: instance {strangers[0].sop_uid} names another patient (ID, issuer, name or birth date) than "
             "the study's first"
         )
+    return reasons
+
+
+def _held_for(study: Row[Any], reasons: list[str]) -> dict[str, Any]:
+    """What changes of a study that a human has to look at for these reasons, besides those that it is held for."""
     if not reasons:
         return {}
     before = study.reason.split("; ") if study.state == StudyState.HELD and study.reason else []

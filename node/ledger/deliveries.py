@@ -73,7 +73,7 @@ class Deliveries(Chapter):
     def heartbeat_delivery(self, claim: DeliveryClaim, lease_seconds: float, now: float | None = None) -> bool:
         """Prolong the lease; False when the claim is lost: stop sending."""
         with self._database.writing() as db:
-            longer = update(deliveries).where(_mine(claim)).values(lease_until=self._now(now) + lease_seconds)
+            longer = update(deliveries).where(is_claimed(claim)).values(lease_until=self._now(now) + lease_seconds)
             return db.execute(longer).rowcount == 1
 
     def record_answer(
@@ -145,15 +145,8 @@ class Deliveries(Chapter):
             case DeliveryState.SENDING:
                 raise ValueError("a delivery that ends is not SENDING")
         with self._database.writing() as db:
-            if db.execute(update(deliveries).where(_mine(claim)).values(values)).rowcount != 1:
+            if db.execute(update(deliveries).where(is_claimed(claim)).values(values)).rowcount != 1:
                 raise LostClaim(f"delivery {claim.delivery.id} is no longer held by {claim.owner}")
-
-    def verify_delivery(self, delivery_id: int, *, now: float | None = None) -> None:
-        """The destination has said since that it keeps the objects (storage commitment, PS3.4 Annex J)."""
-        found = and_(deliveries.c.id == delivery_id, deliveries.c.state == DeliveryState.DELIVERED)
-        with self._database.writing() as db:
-            first = func.coalesce(deliveries.c.verified_at, self._now(now))
-            db.execute(update(deliveries).where(found).values(verified=True, verified_at=first))
 
     def retry_delivery(self, delivery_id: int, *, now: float | None = None) -> None:
         """An administrator has what is dead or waits sent now, its patience renewed."""
@@ -212,7 +205,8 @@ def _busy_with(moment: float) -> Any:
     )
 
 
-def _mine(claim: DeliveryClaim) -> Any:
+def is_claimed(claim: DeliveryClaim) -> Any:
+    """SQL: the delivery is still this sender's."""
     return and_(
         deliveries.c.id == claim.delivery.id,
         deliveries.c.state == DeliveryState.SENDING,

@@ -182,6 +182,16 @@ class DeliveryClaim:
 
 
 @dataclass(frozen=True)
+class Commitment:
+    """A destination was asked to keep a delivery's evidence; ``held`` is None until it reports what it keeps."""
+
+    transaction_uid: str
+    delivery_id: int
+    asked_at: float
+    held: frozenset[str] | None
+
+
+@dataclass(frozen=True)
 class Answer:
     """What a destination said to one object; ``status`` is None where it said nothing."""
 

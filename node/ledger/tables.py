@@ -76,6 +76,7 @@ instances = Table(
     Column("revision", Integer),  # the first that holds it; null: none yet
     UniqueConstraint("study_uid", "sop_uid", "sha256"),
     Index(None, "sha256"),
+    Index(None, "sop_uid"),
 )
 
 revisions = Table(
@@ -154,6 +155,18 @@ deliveries = Table(
     Column("reason", Text),
     UniqueConstraint("job_id", "destination"),
     Index(None, "state", "destination"),
+)
+
+# What a destination was asked to keep (PS3.4 Annex J), and what it has said.
+commitments = Table(
+    "commitments",
+    tables,
+    Column("transaction_uid", UID, primary_key=True),
+    Column("delivery_id", NUMBER, ForeignKey("deliveries.id"), nullable=False),
+    Column("asked_at", Double, nullable=False),
+    Column("reported_at", Double),  # null: it has not reported yet
+    Column("held", JSON),  # SOP Instance UIDs
+    Index(None, "delivery_id"),
 )
 
 answers = Table(

@@ -1,10 +1,14 @@
 """The way in: a Storage SCP that puts what it receives into the spool (PS3.4 Annex B), and answers C-ECHO (Annex A).
 
+It also hears the reports of a PACS on storage commitment (Annex J).
+
     server.py       connections: caps, TLS, threads
     wire.py         bytes against deadlines
-    association.py  PS3.8: negotiation, P-DATA, release and abort
+    negotiation.py  PS3.8: what an association is agreed to be
+    association.py  PS3.8: P-DATA, release and abort
     command.py      PS3.7: command sets
     storage.py      what a request comes to
+    commitment.py   what a PACS says that it keeps
     lanes.py        a process for each association
     journal.py      the ledger catches up
 
@@ -23,20 +27,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from node import log
-from node.listener.association import (
+from node.listener.association import Aborted, Association, Patience
+from node.listener.commitment import CommitmentReport
+from node.listener.journal import Journal, Ledger
+from node.listener.lanes import Flag, Handover, Lanes
+from node.listener.negotiation import (
     CALLED_UNKNOWN,
     CALLER_UNKNOWN,
     CONGESTED,
     TOO_MANY,
-    Aborted,
-    Association,
-    Patience,
     ProtocolFault,
     Rejection,
     Request,
 )
-from node.listener.journal import Journal, Ledger
-from node.listener.lanes import Flag, Handover, Lanes
 from node.listener.server import Guest, Places, Server, Tls, Waiting
 from node.listener.storage import Storage
 from node.listener.wire import LineIsDead, Stopped, TooSlow, Wire
@@ -160,8 +163,11 @@ class Listener:
         """An association that stands, to its end: in a process of its own, else in this thread."""
         number, caller, began, kept = next(self._numbers), association.request.caller, time.monotonic(), 0
 
-        def arrived(arrival: Arrival) -> None:
+        def arrived(arrival: Arrival | CommitmentReport) -> None:
             nonlocal kept
+            if isinstance(arrival, CommitmentReport):
+                self._journal.reported(arrival)
+                return
             kept += 1
             self._journal.arrived(arrival, number)
 
@@ -182,7 +188,9 @@ class Listener:
             who = {"caller": caller, "address": guest.address, "association": number}
             _events.info("association ended", **who, count=kept, seconds=seconds)
 
-    def _in_lane(self, connection: socket.socket, handover: Handover, arrived: Callable[[Arrival], None]) -> None:
+    def _in_lane(
+        self, connection: socket.socket, handover: Handover, arrived: Callable[[Arrival | CommitmentReport], None]
+    ) -> None:
         """What the other process does."""
         wire = Wire(connection, stopping=self._stopping.is_set, unread=handover.unread)
         association = Association(
@@ -191,7 +199,7 @@ class Listener:
         with _courtesy(association, wire, handover.address):
             self._storage(handover.request.caller, handover.address, arrived).converse(association)
 
-    def _storage(self, caller: str, address: str, arrived: Callable[[Arrival], None]) -> Storage:
+    def _storage(self, caller: str, address: str, arrived: Callable[[Arrival | CommitmentReport], None]) -> Storage:
         largest = self._options.largest_bytes
         return Storage(self._spool, caller=caller, address=address, largest_bytes=largest, arrived=arrived)
 

@@ -1,6 +1,7 @@
 """DIMSE command sets, to and from bytes (PS3.7 section 6.3.1 and Annex E): always implicit VR little endian.
 
-Only what a Storage and Verification SCP needs; whether a command makes sense is for the caller to judge.
+Only what a Storage and Verification SCP, and a Storage Commitment SCU, needs; whether a command makes sense is for the
+caller to judge.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from dataclasses import dataclass
 from node.errors import NodeError
 
 # Command Field (0000,0100), PS3.7 Annex E.1
-C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0001, 0x0030, 0x0FFF
+C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ, N_EVENT_REPORT_RQ = 0x0001, 0x0030, 0x0FFF, 0x0100
 RESPONSE = 0x8000
 NO_DATASET = 0x0101
 
 SUCCESS, UNRECOGNISED_OPERATION, SOP_CLASS_NOT_SUPPORTED, PROCESSING_FAILURE = 0x0000, 0x0211, 0x0122, 0x0110
+NO_SUCH_EVENT_TYPE = 0x0113
 
-_NUMBERS = {0x0100: "field", 0x0110: "message_id", 0x0800: "dataset_type"}
+_NUMBERS = {0x0100: "field", 0x0110: "message_id", 0x0800: "dataset_type", 0x1002: "event_type"}
 _TEXTS = {0x0002: "sop_class", 0x0003: "requested_class", 0x1000: "sop_uid"}
 
 
@@ -27,7 +29,7 @@ class BadCommand(NodeError):
 
 @dataclass(frozen=True)
 class Command:
-    """A request. ``sop_uid`` is Affected SOP Instance UID (0000,1000), empty if there is none."""
+    """A request. ``sop_uid`` is Affected SOP Instance UID (0000,1000), empty if there is none; ``event_type`` 0."""
 
     field: int
     message_id: int
@@ -35,6 +37,7 @@ class Command:
     sop_class: str = ""
     sop_uid: str = ""
     requested_class: str = ""
+    event_type: int = 0
 
     @property
     def has_dataset(self) -> bool:

@@ -17,12 +17,14 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from node import log
+from node.listener.commitment import CommitmentReport
 from node.spool import Arrival, Spool
 
 LEASE_SECONDS = 15.0
 _GATHER_SECONDS = 0.5  # what comes within it shares a transaction, unless an association ends
 _LONGEST_PAUSE_SECONDS = 10.0  # between two tries to reach the ledger
 _MOST_IN_MEMORY = 50_000  # arrivals, about 1 KB each; beyond it the links in ``pending`` remember them
+_MOST_REPORTS = 1000
 _BATCH = 2000
 
 _events = log.get("listener")
@@ -34,6 +36,8 @@ class Ledger(Protocol):
     def record(self, arrivals: Sequence[Arrival], *, settle_at: float, settle_by_seconds: float) -> None: ...
 
     def settle_at(self, study_uids: Iterable[str], when: float) -> None: ...
+
+    def commitment_reported(self, transaction_uid: str, held: Sequence[str], failed: Sequence[str]) -> str: ...
 
 
 class Journal:
@@ -49,6 +53,7 @@ class Journal:
         self._quiet, self._longest_wait = quiet_seconds, longest_wait_seconds
         self._wake = threading.Condition()
         self._arrivals: list[Arrival] = []
+        self._reports: list[CommitmentReport] = []
         self._look_in_spool = True  # at the start for what an earlier listener could not tell
         self._open: dict[str, set[int]] = defaultdict(set)  # study UID → the associations that brought some of it
         self._quiet_until: dict[str, float] = {}  # study UID → when it may settle; to be told
@@ -68,6 +73,12 @@ class Journal:
                 self._arrivals.append(arrival)
             else:
                 self._look_in_spool = True
+            self._wake.notify()
+
+    def reported(self, report: CommitmentReport) -> None:
+        """A peer says what it keeps. It is not on disk: one that is lost costs a delivery a question (outbox.py)."""
+        with self._wake:
+            self._reports = [*self._reports[-_MOST_REPORTS:], report]
             self._wake.notify()
 
     def closed(self, association: int, quiet_seconds: float) -> None:
@@ -100,7 +111,7 @@ class Journal:
                 return
 
     def _has_news(self) -> bool:
-        told = not (self._arrivals or self._quiet_until or self._look_in_spool)
+        told = not (self._arrivals or self._reports or self._quiet_until or self._look_in_spool)
         return self._ending or not (told or self._failures)
 
     def _is_urgent(self) -> bool:
@@ -117,7 +128,11 @@ class Journal:
             arrivals, self._arrivals = self._arrivals, []
             quiet_until, self._quiet_until = self._quiet_until, {}
             still_open = list(self._open)
+            reports, self._reports = self._reports, []
         try:
+            while reports:
+                self._report(reports[0])
+                del reports[0]
             while arrivals:
                 self._record(arrivals[:_BATCH])
                 del arrivals[:_BATCH]
@@ -136,6 +151,8 @@ class Journal:
                 self._failures = 0
                 return False
         except Exception as error:  # of whatever kind the database's: the spool remembers, and we try again
+            with self._wake:
+                self._reports = reports + self._reports
             self._remember(arrivals, quiet_until, error)
             return False
         self._failures = 0
@@ -144,6 +161,10 @@ class Journal:
     def _record(self, arrivals: list[Arrival]) -> None:
         self._ledger.record(arrivals, settle_at=time.time() + LEASE_SECONDS, settle_by_seconds=self._longest_wait)
         self._spool.recorded(arrivals)
+
+    def _report(self, report: CommitmentReport) -> None:
+        came_to = self._ledger.commitment_reported(report.transaction_uid, report.held, report.failed)
+        _events.info("storage commitment", count=len(report.held), state=came_to)
 
     def _remember(self, arrivals: list[Arrival], quiet_until: dict[str, float], error: Exception) -> None:
         self._failures += 1

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from node import log
-from node.listener.association import Context, Request
+from node.listener.commitment import CommitmentReport
+from node.listener.negotiation import Context, Request
 from node.spool import Arrival
 
 _LONGEST_HANDOVER = 128 << 10  # 128 contexts have about 20 KiB
@@ -60,7 +61,9 @@ class Lanes:
             with all that it kept.
     """
 
-    def __init__(self, converse: Callable[[socket.socket, Handover, Callable[[Arrival], None]], None]) -> None:
+    def __init__(
+        self, converse: Callable[[socket.socket, Handover, Callable[[Arrival | CommitmentReport], None]], None]
+    ) -> None:
         self._converse = converse
         self._control: socket.socket | None = None
         self._pid = 0
@@ -75,7 +78,7 @@ class Lanes:
         theirs.close()
         self._control = ours
 
-    def hand_over(self, connection: socket.socket, handover: Handover) -> Iterator[Arrival] | None:
+    def hand_over(self, connection: socket.socket, handover: Handover) -> Iterator[Arrival | CommitmentReport] | None:
         """What the association brings, as it is kept, to its end; None if no process can be had for it."""
         if self._control is None:
             return None
@@ -101,14 +104,15 @@ class Lanes:
             os.waitpid(self._pid, 0)
 
 
-def _reported(reports: socket.socket) -> Iterator[Arrival]:
+def _reported(reports: socket.socket) -> Iterator[Arrival | CommitmentReport]:
     with reports, reports.makefile("rb") as lines, contextlib.suppress(EOFError, ConnectionError, pickle.PickleError):
         while True:
             yield pickle.load(lines)  # noqa: S301 - written by a process of our own
 
 
 def _forever_forking(
-    control: socket.socket, converse: Callable[[socket.socket, Handover, Callable[[Arrival], None]], None]
+    control: socket.socket,
+    converse: Callable[[socket.socket, Handover, Callable[[Arrival | CommitmentReport], None]], None],
 ) -> None:
     """The life of the forking process: it ends when the listener closes the socket, or dies."""
     try:
@@ -133,7 +137,9 @@ def _forever_forking(
 
 
 def _serve_one(
-    message: bytes, fds: list[int], converse: Callable[[socket.socket, Handover, Callable[[Arrival], None]], None]
+    message: bytes,
+    fds: list[int],
+    converse: Callable[[socket.socket, Handover, Callable[[Arrival | CommitmentReport], None]], None],
 ) -> None:
     try:
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""C-STORE and C-ECHO: one request of a peer, one status for it (PS3.4 Annex B and A; PS3.7 section 9.1).
+"""C-STORE, C-ECHO and reports on storage commitment: one request of a peer, one status for it (PS3.4 Annex B, A, J).
 
 It answers 0x0000 only for what the spool has made durable. It knows neither sockets nor the ledger.
 """
@@ -9,23 +9,29 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from node import log
 from node.errors import CannotUnderstand, DataSetDoesNotMatch, InvalidUid, Refusal
 from node.instance import is_uid
-from node.listener.association import Association, Message, ProtocolFault
+from node.listener.association import Association, Message
 from node.listener.command import (
     C_CANCEL_RQ,
     C_ECHO_RQ,
     C_STORE_RQ,
+    N_EVENT_REPORT_RQ,
+    NO_SUCH_EVENT_TYPE,
     PROCESSING_FAILURE,
     SOP_CLASS_NOT_SUPPORTED,
     SUCCESS,
     UNRECOGNISED_OPERATION,
 )
+from node.listener.commitment import CommitmentReport, read_report
+from node.listener.negotiation import ProtocolFault
 from node.listener.wire import LineIsDead, Stopped
 from node.spool import Arrival, Origin, Spool
+
+COMMITMENT_EVENTS = (1, 2)  # PS3.4 Table J.3-3: everything is kept; not everything is
 
 _events = log.get("listener")
 
@@ -43,11 +49,17 @@ class Storage:
 
     Args:
         largest_bytes: An instance may not be larger; larger ones are read to their end and refused.
-        arrived: Is told what was kept, before the peer is.
+        arrived: Is told what was kept, or what a peer says that it keeps, before the peer is answered.
     """
 
     def __init__(
-        self, spool: Spool, *, caller: str, address: str, largest_bytes: int, arrived: Callable[[Arrival], None]
+        self,
+        spool: Spool,
+        *,
+        caller: str,
+        address: str,
+        largest_bytes: int,
+        arrived: Callable[[Arrival | CommitmentReport], None],
     ) -> None:
         self._spool, self._largest, self._arrived = spool, largest_bytes, arrived
         self._caller, self._address = caller, address
@@ -72,12 +84,18 @@ class Storage:
             return None
         if command.field == C_ECHO_RQ and message.context.abstract_syntax == Verification:
             return Answer(SUCCESS)
-        if command.field != C_STORE_RQ or not command.has_dataset:
+        if command.field not in (C_STORE_RQ, N_EVENT_REPORT_RQ) or not command.has_dataset:
             return Answer(UNRECOGNISED_OPERATION)
-        if command.sop_class != message.context.abstract_syntax or command.sop_class == Verification:
+        is_report = command.field == N_EVENT_REPORT_RQ
+        is_commitment = command.sop_class == StorageCommitmentPushModel
+        if command.sop_class != message.context.abstract_syntax or is_report != is_commitment:
             return Answer(SOP_CLASS_NOT_SUPPORTED)
+        if command.sop_class == Verification:
+            return Answer(SOP_CLASS_NOT_SUPPORTED)
+        if is_report and command.event_type not in COMMITMENT_EVENTS:
+            return Answer(NO_SUCH_EVENT_TYPE)
         try:
-            arrival = self._receive(message)
+            arrival = self._reported(message) if is_report else self._receive(message)
         except Refusal as refusal:
             self._warn(message, refusal.status, str(refusal))
             return Answer(refusal.status, str(refusal))
@@ -88,6 +106,10 @@ class Storage:
             return Answer(PROCESSING_FAILURE, "internal error")
         self._arrived(arrival)
         return Answer(SUCCESS)
+
+    @staticmethod
+    def _reported(message: Message) -> CommitmentReport:
+        return read_report(message.pieces, message.context.transfer_syntax)
 
     def _receive(self, message: Message) -> Arrival:
         command, context = message.command, message.context
