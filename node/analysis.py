@@ -247,14 +247,14 @@ class Analysis:
 
     def _try_again(self, claim: Claim, reason: str) -> None:
         """At once; a study that takes its reader along three times is quarantined."""
-        state = self._ledger.fail(claim, reason=reason, retry_at=time.time())
+        state = self._ledger.fail(claim, reason=reason, retry_at=self._ledger.now())
         _events.warning("not done", job=claim.job.id, attempt=claim.attempt, state=state, reason=reason)
         if state == JobState.QUEUED:
             self._again(claim.job.id, claim.job.priority)
 
     def _put_off(self, claim: Claim, reason: str, seconds: float) -> None:
         """Until something is mended that is no fault of the job, however often it takes."""
-        state = self._ledger.fail(claim, reason=reason, retry_at=time.time() + seconds, counts=False)
+        state = self._ledger.fail(claim, reason=reason, retry_at=self._ledger.now() + seconds, counts=False)
         _events.warning("not done", job=claim.job.id, attempt=claim.attempt, state=state, reason=reason)
 
     def _end(self, claim: Claim, reason: str) -> None:

@@ -221,7 +221,7 @@ class Outbox:
         return None
 
     def _wait(self, claim: DeliveryClaim, reason: str, answers: Sequence[Answer]) -> None:
-        now = time.time()
+        now = self._ledger.now()
         first = claim.delivery.first_failed_at or now
         limited = {answer.status for answer in answers if answer.verdict == RETRY and answer.tries is not None}
         answered = self._ledger.times_said(claim, RETRY, limited) if limited else 0

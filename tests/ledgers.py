@@ -101,8 +101,9 @@ def arrival(number: int = 1, *, study: str = STUDY, content: str = "", at: float
 
 
 def record(ledger: Ledger, *arrivals: Arrival, settle_at: float | None = None) -> None:
-    last = max(one.received_at for one in arrivals)
-    ledger.record(arrivals, settle_at=last + QUIET if settle_at is None else settle_at, settle_by_seconds=LONGEST)
+    first, last = (extreme(one.received_at for one in arrivals) for extreme in (min, max))
+    settle_at = last + QUIET if settle_at is None else settle_at
+    ledger.record(arrivals, settle_at=settle_at, settle_by_seconds=LONGEST, now=first)
 
 
 def wanted(pipeline: str = "mr_brain", priority: int = 5, to: tuple[str, ...] = ("PACS",)) -> NewJob:

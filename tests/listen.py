@@ -9,6 +9,7 @@ import argparse
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from node.spool import Arrival, Spool
 
 class Nobody:
     """A ledger that keeps nothing."""
+
+    def now(self) -> float:
+        return time.time()
 
     def record(self, arrivals: Sequence[Arrival], *, settle_at: float, settle_by_seconds: float) -> None:
         pass

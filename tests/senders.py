@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,9 @@ class Notebook:
     arrivals: list[Arrival] = field(default_factory=list)
     settled: list[tuple[str, float]] = field(default_factory=list)
     broken: bool = False
+
+    def now(self) -> float:
+        return time.time()
 
     def record(self, arrivals: Sequence[Arrival], *, settle_at: float, settle_by_seconds: float) -> None:
         if self.broken:

@@ -72,7 +72,7 @@ def test_the_ledger_and_the_rule_agree(
         now += gap
         one = arrival(image, study=study, at=now, expected=expected)
         at = after_an_instance(now, PATIENCE)
-        one_ledger.record([one], settle_at=at, settle_by_seconds=PATIENCE.longest)
+        one_ledger.record([one], settle_at=at, settle_by_seconds=PATIENCE.longest, now=now)
     progress = Progress(1000.0 + gaps[0], now, len(gaps), expected, open_associations=int(is_open))
     if not is_open:
         one_ledger.settle_at([study], after_release(now, PATIENCE))

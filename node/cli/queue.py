@@ -141,7 +141,7 @@ def picture(ledger: Ledger, limit: int, parts: dict[str, dict[str, object]]) -> 
         *(f"deliveries {name}: {_counts(states)}" for name, states in counts.deliveries.items()),
     ]
     if counts.oldest_queued_at is not None:
-        lines.append(f"oldest waiting {time.time() - counts.oldest_queued_at:.0f} s")
+        lines.append(f"oldest waiting {ledger.now() - counts.oldest_queued_at:.0f} s")
     table = Table("Study", "State", "Images", "Job", "Pipeline", "State", "Deliveries", "Why")
     for study in ledger.studies(limit):
         history = ledger.study(study.uid)

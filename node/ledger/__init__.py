@@ -11,7 +11,6 @@ bell and decides nothing about routing.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from node.ledger.arrivals import Arrivals
@@ -40,6 +39,7 @@ from node.ledger.entries import (
 from node.ledger.jobs import Jobs
 from node.ledger.overview import Pages
 from node.ledger.settling import Settling
+from node.ledger.steady import Machine, Steady
 
 __all__ = [
     "MAX_ATTEMPTS",
@@ -54,6 +54,7 @@ __all__ = [
     "Job",
     "JobState",
     "Ledger",
+    "Machine",
     "NewJob",
     "Overview",
     "Revision",
@@ -68,15 +69,17 @@ class Ledger(Arrivals, Settling, Jobs, Deliveries, Commitments, Pages):
 
     Args:
         url: ``sqlite:////var/lib/wetread/ledger.sqlite`` or ``postgresql+psycopg://user@host/wetread``.
-        clock: The time in seconds since the epoch, where a call is not given ``now``.
+        machine: The clocks that the ledger's time is made of (steady.py).
+        clock: The ledger's time in seconds since the epoch, in place of that.
 
     Raises:
         BadSettings: If the URL is of another database.
         Unavailable: From any call, when the database does not answer or cannot be written.
     """
 
-    def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
-        super().__init__(Database(url), clock)
+    def __init__(self, url: str, *, machine: Machine | None = None, clock: Callable[[], float] | None = None) -> None:
+        database = Database(url)
+        super().__init__(database, clock or Steady(database, machine or Machine()))
 
     def upgrade(self) -> None:
         """Bring the tables to this version; several processes may do so at once."""

@@ -26,13 +26,16 @@ FREE_TEXT = {"modality": 16, "caller": 16, "address": 64}
 
 
 class Arrivals(Chapter):
-    def record(self, arrivals: Sequence[Arrival], *, settle_at: float, settle_by_seconds: float) -> None:
+    def record(
+        self, arrivals: Sequence[Arrival], *, settle_at: float, settle_by_seconds: float, now: float | None = None
+    ) -> None:
         """Write down what lies in the spool; what is written down already changes nothing.
 
         Args:
             settle_at: The studies may settle at this time, unless more comes.
-            settle_by_seconds: And at the latest so long after the first arrival of the open revision.
+            settle_by_seconds: And at the latest so long after the open revision was first heard of.
         """
+        latest = self._now(now) + settle_by_seconds
         by_study: dict[str, list[Arrival]] = defaultdict(list)
         for arrival in arrivals:
             by_study[arrival.study_uid].append(arrival)
@@ -44,17 +47,17 @@ class Arrivals(Chapter):
                 # for each other's studies.
                 db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": RECORD_LOCK})
             for study_uid in sorted(by_study):
-                self._record(db, by_study[study_uid], settle_at, settle_by_seconds)
+                self._record(db, by_study[study_uid], settle_at, latest)
 
-    def _record(self, db: Connection, arrivals: list[Arrival], settle_at: float, settle_by_seconds: float) -> None:
+    def _record(self, db: Connection, arrivals: list[Arrival], settle_at: float, latest: float) -> None:
         first = min(arrivals, key=lambda arrival: arrival.received_at)
-        db.execute(self._database.insert_new(studies), _opening(first, settle_by_seconds))
+        db.execute(self._database.insert_new(studies), _opening(first, settle_at, latest))
         study = locked_study(db, first.study_uid)
         held = _versions(db, arrivals)
         fresh = _not_yet_in(held, arrivals)
         changes: dict[str, Any] = {}
         if fresh:
-            changes |= _progress(study, fresh, held, settle_by_seconds)
+            changes |= _progress(study, fresh, held, (settle_at, latest))
             elsewhere = _elsewhere(db, fresh)
             reasons = _doubts(db, study, fresh, held)
             if elsewhere:
@@ -116,7 +119,7 @@ class Arrivals(Chapter):
             return list(db.scalars(query.order_by(studies.c.settle_at)))
 
 
-def _opening(first: Arrival, settle_by_seconds: float) -> dict[str, Any]:
+def _opening(first: Arrival, settle_at: float, latest: float) -> dict[str, Any]:
     return {
         "uid": first.study_uid,
         "state": StudyState.RECEIVING,
@@ -127,8 +130,8 @@ def _opening(first: Arrival, settle_by_seconds: float) -> dict[str, Any]:
         "first_arrival": first.received_at,
         "opened_at": first.received_at,
         "last_arrival": first.received_at,
-        "settle_at": first.received_at,
-        "settle_by": first.received_at + settle_by_seconds,
+        "settle_at": min(settle_at, latest),
+        "settle_by": latest,
     }
 
 
@@ -170,7 +173,7 @@ def _not_yet_in(held: dict[str, set[str]], arrivals: list[Arrival]) -> list[Arri
 
 
 def _progress(
-    study: Row[Any], fresh: list[Arrival], held: dict[str, set[str]], settle_by_seconds: float
+    study: Row[Any], fresh: list[Arrival], held: dict[str, set[str]], settling: tuple[float, float]
 ) -> dict[str, Any]:
     times = [arrival.received_at for arrival in fresh]
     changes: dict[str, Any] = {
@@ -179,8 +182,8 @@ def _progress(
     }
     if study.state in (StudyState.SETTLED, StudyState.UNROUTED):  # late images: the next revision opens
         changes["state"] = StudyState.RECEIVING
-        changes["opened_at"] = changes["settle_at"] = min(times)
-        changes["settle_by"] = min(times) + settle_by_seconds
+        changes["opened_at"] = min(times)
+        changes["settle_at"], changes["settle_by"] = settling
     return changes
 
 

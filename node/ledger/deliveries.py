@@ -22,11 +22,12 @@ EARLIER, EARLIER_JOB, OWN_JOB = deliveries.alias("earlier"), jobs.alias("earlier
 class Deliveries(Chapter):
     def ready_deliveries(self, now: float | None = None, *, limit: int = 1000) -> list[tuple[int, int]]:
         """(delivery id, priority) of what can be sent: the most urgent first, then the oldest."""
+        moment = self._now(now)
         with self._database.reading() as db:
             query = (
                 select(deliveries.c.id, jobs.c.priority)
                 .join(jobs, jobs.c.id == deliveries.c.job_id)
-                .where(_sendable(self._now(now)))
+                .where(_sendable(moment))
                 .order_by(jobs.c.priority, deliveries.c.queued_at, deliveries.c.id)
                 .limit(limit)
             )
@@ -72,8 +73,9 @@ class Deliveries(Chapter):
 
     def heartbeat_delivery(self, claim: DeliveryClaim, lease_seconds: float, now: float | None = None) -> bool:
         """Prolong the lease; False when the claim is lost: stop sending."""
+        until = self._now(now) + lease_seconds
         with self._database.writing() as db:
-            longer = update(deliveries).where(is_claimed(claim)).values(lease_until=self._now(now) + lease_seconds)
+            longer = update(deliveries).where(is_claimed(claim)).values(lease_until=until)
             return db.execute(longer).rowcount == 1
 
     def record_answer(
@@ -87,6 +89,7 @@ class Deliveries(Chapter):
         now: float | None = None,
     ) -> None:
         """What the destination said to one object. Kept though the claim be lost meanwhile: it was said."""
+        moment = self._now(now)
         with self._database.writing() as db:
             db.execute(
                 insert(answers).values(
@@ -96,7 +99,7 @@ class Deliveries(Chapter):
                     status=status,
                     verdict=verdict,
                     comment=comment,
-                    answered_at=self._now(now),
+                    answered_at=moment,
                 )
             )
 
@@ -150,10 +153,11 @@ class Deliveries(Chapter):
 
     def retry_delivery(self, delivery_id: int, *, now: float | None = None) -> None:
         """An administrator has what is dead or waits sent now, its patience renewed."""
+        moment = self._now(now)
         with self._database.writing() as db:
             allowed = deliveries.c.state.in_((DeliveryState.DEAD, DeliveryState.WAITING))
             which = and_(deliveries.c.id == delivery_id, allowed)
-            if db.execute(update(deliveries).where(which).values(sent_anew(self._now(now)))).rowcount != 1:
+            if db.execute(update(deliveries).where(which).values(sent_anew(moment))).rowcount != 1:
                 raise NodeError(f"there is no delivery {delivery_id} that is dead or waiting")
 
     def delivery(self, delivery_id: int) -> Delivery:

@@ -29,8 +29,9 @@ MOST_ATTEMPTS = MAX_ATTEMPTS + REPORT_ATTEMPTS
 class Jobs(Chapter):
     def ready(self, now: float | None = None, *, limit: int = 1000) -> list[tuple[int, int]]:
         """(job id, priority) of what can be claimed: the most urgent first, then the oldest."""
+        moment = self._now(now)
         with self._database.reading() as db:
-            query = select(jobs.c.id, jobs.c.priority).where(_claimable(self._now(now)))
+            query = select(jobs.c.id, jobs.c.priority).where(_claimable(moment))
             query = query.order_by(jobs.c.priority, jobs.c.queued_at, jobs.c.id).limit(limit)
             return [(row.id, row.priority) for row in db.execute(query)]
 
@@ -69,9 +70,10 @@ class Jobs(Chapter):
 
     def heartbeat(self, job_id: int, owner: str, attempt: int, lease_seconds: float, now: float | None = None) -> bool:
         """Prolong the lease; False when the claim is lost or the job cancelled: stop the work."""
+        until = self._now(now) + lease_seconds
         with self._database.writing() as db:
             longer = update(jobs).where(_mine(job_id, owner, attempt))
-            return db.execute(longer.values(lease_until=self._now(now) + lease_seconds)).rowcount == 1
+            return db.execute(longer.values(lease_until=until)).rowcount == 1
 
     def finish(
         self,

@@ -1,6 +1,9 @@
 """The tables of the ledger. A change here needs a migration in ``migrations/versions``; a test compares the two.
 
-All times are seconds since the epoch. No column holds a patient's name, number or date: ``patient_key`` is a digest.
+All times are seconds since the epoch as steady.py tells them, but for ``received_at`` and what comes of it to be shown
+(first and last arrival, opened_at): those are the wall clock's.
+
+No column holds a patient's name, number or date: ``patient_key`` is a digest.
 """
 
 from __future__ import annotations
@@ -155,6 +158,17 @@ deliveries = Table(
     Column("reason", Text),
     UniqueConstraint("job_id", "destination"),
     Index(None, "state", "destination"),
+)
+
+# The ledger's time, per boot of each machine (steady.py).
+clocks = Table(
+    "clocks",
+    tables,
+    Column("boot", String(128), primary_key=True),
+    Column("since_boot", Double, nullable=False),
+    Column("told", Double, nullable=False),  # the ledger's time then
+    Column("wall", Double, nullable=False),  # what the machine's clock said then
+    Column("rate", Double, nullable=False),
 )
 
 # What a destination was asked to keep (PS3.4 Annex J), and what it has said.

@@ -33,6 +33,8 @@ _events = log.get("listener")
 class Ledger(Protocol):
     """What the listener needs of the ledger."""
 
+    def now(self) -> float: ...
+
     def record(self, arrivals: Sequence[Arrival], *, settle_at: float, settle_by_seconds: float) -> None: ...
 
     def settle_at(self, study_uids: Iterable[str], when: float) -> None: ...
@@ -56,7 +58,7 @@ class Journal:
         self._reports: list[CommitmentReport] = []
         self._look_in_spool = True  # at the start for what an earlier listener could not tell
         self._open: dict[str, set[int]] = defaultdict(set)  # study UID → the associations that brought some of it
-        self._quiet_until: dict[str, float] = {}  # study UID → when it may settle; to be told
+        self._quiet_until: dict[str, float] = {}  # study UID → when it may settle, of time.monotonic; to be told
         self._ending = False
         self._renew_at = 0.0
         self._failures = 0
@@ -83,7 +85,7 @@ class Journal:
 
     def closed(self, association: int, quiet_seconds: float) -> None:
         """An association has ended: its studies may settle when it has been quiet, unless another one is open."""
-        now = time.time()
+        now = time.monotonic()
         with self._wake:
             for study_uid in [uid for uid, open_ones in self._open.items() if association in open_ones]:
                 self._open[study_uid].discard(association)
@@ -140,11 +142,11 @@ class Journal:
             for study_uid, when in quiet_until.items():
                 by_time[when].append(study_uid)
             for when, study_uids in by_time.items():
-                self._ledger.settle_at(study_uids, when)
+                self._ledger.settle_at(study_uids, self._ledger.now() + when - time.monotonic())
                 for study_uid in study_uids:
                     del quiet_until[study_uid]
             if still_open and time.monotonic() >= self._renew_at:
-                self._ledger.settle_at(still_open, time.time() + LEASE_SECONDS)
+                self._ledger.settle_at(still_open, self._ledger.now() + LEASE_SECONDS)
                 self._renew_at = time.monotonic() + LEASE_SECONDS / 3
             if self._look_in_spool:
                 self._take_from_spool()
@@ -159,7 +161,8 @@ class Journal:
         return True
 
     def _record(self, arrivals: list[Arrival]) -> None:
-        self._ledger.record(arrivals, settle_at=time.time() + LEASE_SECONDS, settle_by_seconds=self._longest_wait)
+        lease = self._ledger.now() + LEASE_SECONDS
+        self._ledger.record(arrivals, settle_at=lease, settle_by_seconds=self._longest_wait)
         self._spool.recorded(arrivals)
 
     def _report(self, report: CommitmentReport) -> None:
@@ -193,7 +196,7 @@ class Journal:
 
     def _take_from_spool(self) -> None:
         self._look_in_spool = False
-        now = time.time()
+        now = time.monotonic()
         try:
             for arrival in self._spool.unrecorded():
                 with self._wake:
