@@ -21,21 +21,18 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from node import delivery, log
 from node.answers import RETRY
+from node.asking import AskingBack, ToBeReported
 from node.delivery import Answer, Destination, Outgoing
 from node.errors import LostClaim, NodeError, Unavailable
-from node.instance import new_uid
 from node.ledger import DeliveryClaim, DeliveryState, Evidence, Ledger
 
 LEASE_SECONDS = 60.0
 BEAT_SECONDS = 15.0
-ASK_BACK_PAUSES = (0.0, 0.5, 1.5)  # seconds: a PACS may store first and index a moment later
 ASK_BACK_TRIES = 5
-COMMITMENT_SECONDS = 60.0  # for a report on another association; then the destination is asked what it has
 MISSING = "missing"  # the verdict on an object that was accepted and, asked for, is not found
 
 _events = log.get("outbox")
@@ -43,10 +40,6 @@ _events = log.get("outbox")
 
 class Unreadable(NodeError):
     """A file of the evidence cannot be read now."""
-
-
-class _ToBeReported(Exception):
-    """The delivery waits for a report on storage commitment."""
 
 
 class Outbox:
@@ -71,6 +64,7 @@ class Outbox:
         self._destinations = destinations
         self._owner = owner
         self._stop = stop
+        self._asking = AskingBack(ledger, stop)
         self._lease_seconds = lease_seconds
         self._lanes = Lanes()
         self._rng = random.Random()
@@ -137,12 +131,10 @@ class Outbox:
     def _read_back(self, claim: DeliveryClaim, destination: Destination) -> None:
         """Delivered means: the destination says, asked, that it has each object; where it can be asked."""
         objects = [self._outgoing(one) for one in claim.all_evidence]
-        missing: set[str] | None = None
-        if destination.verify and objects:
-            try:
-                missing = self._missing(claim, destination, objects)
-            except _ToBeReported:
-                return
+        try:
+            missing = self._asking.missing(claim, destination, objects) if destination.verify and objects else None
+        except ToBeReported:
+            return
         if not missing:
             verified = missing is not None
             self._ledger.finish_delivery(claim, state=DeliveryState.DELIVERED, verified=verified)
@@ -154,52 +146,6 @@ class Outbox:
             self._bury(claim, reason)
         else:
             self._wait(claim, reason, ())
-
-    def _missing(self, claim: DeliveryClaim, destination: Destination, objects: list[Outgoing]) -> set[str] | None:
-        """What the destination does not find, or does not say that it keeps; None if it cannot say.
-
-        Raises:
-            _ToBeReported: It reports on another association: the delivery waits for that.
-        """
-        uids = {one.sop_uid for one in objects}
-        if destination.commitment and destination.protocol == "dimse":
-            held = self._committed(claim, destination, objects)
-            if held is not None:
-                return uids - held
-        missing: set[str] | None = None
-        for pause in ASK_BACK_PAUSES:
-            self._stop.wait(pause)
-            found = delivery.verify(replace(destination, commitment=False), objects)
-            missing = None if found is None else uids - found
-            if not missing:
-                break
-        return missing
-
-    def _committed(
-        self, claim: DeliveryClaim, destination: Destination, objects: list[Outgoing]
-    ) -> frozenset[str] | None:
-        """What the destination has reported that it keeps; None where it was asked in vain, once for each queueing."""
-        if (asked := self._ledger.commitment(claim)) is not None:
-            is_whole = asked.held is not None and asked.held >= {one.sop_uid for one in objects}
-            return asked.held if is_whole else None  # what it did not keep then it may have by now
-        transaction = new_uid()
-        self._ledger.ask_commitment(claim, transaction)
-        promise = delivery.request_commitment(
-            destination, objects, transaction, has_come=lambda: self._report(claim) is not None
-        )
-        if promise.held is not None:
-            self._ledger.commitment_reported(transaction, sorted(promise.held), ())
-        elif promise.is_taken:
-            until = self._ledger.now() + COMMITMENT_SECONDS
-            reason = f"{destination.where} has taken all of it and is to report that it keeps it"
-            if self._ledger.await_commitment(claim, transaction, until=until, reason=reason):
-                _events.info("waits for storage commitment", delivery=claim.delivery.id, destination=destination.name)
-                raise _ToBeReported
-        return self._report(claim)
-
-    def _report(self, claim: DeliveryClaim) -> frozenset[str] | None:
-        asked = self._ledger.commitment(claim)
-        return asked.held if asked else None
 
     def _outgoing(self, evidence: Evidence) -> Outgoing:
         return delivery.outgoing(self._evidence / evidence.path)

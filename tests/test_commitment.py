@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from node import dimse
-from node import outbox as module
+from node import asking, dimse
 from node.ledger import DeliveryState
 from node.listener import Listener, listening
 from tests.senders import options
@@ -75,7 +74,7 @@ def test_without_a_report_the_pacs_is_asked_what_it_has(
     bench: Bench, listener: Listener, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dimse, "WAIT_FOR_COMMITMENT", 0.3)
-    monkeypatch.setattr(module, "COMMITMENT_SECONDS", 30.0)
+    monkeypatch.setattr(asking, "COMMITMENT_SECONDS", 30.0)
     with scp(tmp_path, **script(listener, evidence_uids(bench, number), after=None)) as peer:
         out = outbox(bench, pacs("PACS", peer.port, commitment=True))
         out(number)
@@ -92,7 +91,7 @@ def test_without_a_report_the_pacs_is_asked_what_it_has(
 def test_a_report_that_an_object_is_not_kept_does_not_verify(
     bench: Bench, listener: Listener, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ASK_BACK_PAUSES", (0.0,))
+    monkeypatch.setattr(asking, "PAUSES", (0.0,))
     with scp(tmp_path, **script(listener, [])) as peer:
         outbox(bench, pacs("PACS", peer.port, commitment=True))(number)
     waiting = entry(bench, number)

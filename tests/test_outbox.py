@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from node import outbox as module
+from node import asking
 from node.delivery import Destination
 from node.ledger import Delivery, DeliveryState, tables
 from node.outbox import Lanes, Outbox
@@ -90,7 +90,7 @@ def test_delivered_and_found_when_asked_is_verified(bench: Bench, tmp_path: Path
 def test_accepted_but_not_found_when_asked_is_asked_again_and_not_sent_again(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ASK_BACK_PAUSES", (0.0,))
+    monkeypatch.setattr(asking, "PAUSES", (0.0,))
     (number,) = deliveries(bench, "PACS")
     with scp(tmp_path, held=[]) as peer:
         out = outbox(bench, pacs("PACS", peer.port))
@@ -234,7 +234,7 @@ def test_an_hour_of_a_pacs_that_was_off_does_not_count_as_answers(bench: Bench, 
 def test_asking_back_is_given_up_after_the_fifth_time_and_not_the_fifth_attempt(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ASK_BACK_PAUSES", (0.0,))
+    monkeypatch.setattr(asking, "PAUSES", (0.0,))
     (number,) = deliveries(bench, "PACS")
     off = outbox(bench, pacs("PACS", peers.free_port()))
     for _ in range(5):
