@@ -481,7 +481,7 @@ def test_storage_commitment_comes_first_where_the_settings_say_so(tmp_path: Path
     one = an_object(tmp_path)
     with scripted.scp(tmp_path / "scp", classes=KINDS, held=[one.sop_uid], can_commit=True) as scp:
         assert delivery.verify(to(scp.port, commitment=True), [one]) == {one.sop_uid}
-        assert scp.events == ["requested", "commit"]
+        assert scp.events[:2] == ["requested", "commit"]
 
 
 def test_a_peer_that_neither_finds_nor_commits_cannot_say(tmp_path: Path) -> None:
