@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,10 @@ from pipelines.models import store
 from pipelines.models.foreign import Origin, RefusedWeights, as_ours, checkpoint
 from pipelines.models.squeeze import SqueezeClassifier
 from pipelines.models.unet import ResidualUNet
+from pipelines.training import loop
+from pipelines.training.pack import facts_of
 from tests.peers import SHARED, needs_shared
+from tests.test_pictures import OPTIONS, classify, discs
 
 WEIGHTS = SHARED / "data" / "weights"
 BLOCKS = (1, 2, 3, 4, 3, 3, 1)  # of MobileNetV2's stages (Sandler et al. 2018, table 2)
@@ -163,3 +167,12 @@ def test_mobilenet_is_read_folded_or_in_the_names_of_timm_as_torchvision_has_it(
     read = as_ours(theirs, own)
     assert own.keys() == read.keys()
     assert all(torch.equal(read[name], folded[name]) for name in convolutions)
+
+
+def test_what_a_training_started_from_stands_in_the_header_of_its_weights(tmp_path: Path) -> None:
+    origin = tmp_path / "theirs.safetensors"
+    save_file(SqueezeClassifier(1, 3).state_dict(), origin)
+    digest = hashlib.sha256(origin.read_bytes()).hexdigest()
+    options = replace(OPTIONS, epochs=1, checks=1)
+    result = loop.fit(classify(discs(8), options), tmp_path, options, init=f"{origin}@{digest}")
+    assert facts_of(result.weights)["init_sha256"] == digest

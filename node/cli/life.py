@@ -133,7 +133,7 @@ def evaluate(
                 said = summary(report)
         except ValueError as error:
             raise NodeError(str(error)) from error
-    out.print(said, markup=False)
+    out.print(said, markup=False, soft_wrap=True)
     out.print(f"the whole report: {target / 'report.html'}", markup=False, soft_wrap=True)
 
 

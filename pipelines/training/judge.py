@@ -164,8 +164,9 @@ def _as_a_whole(part: Judged, known: Known, answers: Sequence[Findings], status:
         return
     volume = answer.series.volume()
     spacing = answer.series.spacing
-    places = {row["sop_uid"]: place_of(answer.series, row["sop_uid"]) for row, _ in known}
-    overlaps, worst = {}, (volume[0], np.zeros(volume.shape[1:], bool), np.zeros(volume.shape[1:], bool), -1)
+    places = {each["sop_uid"]: place_of(answer.series, each["sop_uid"]) for each, _ in known}
+    overlaps = {}
+    all_drawn, all_ours = np.zeros(volume.shape, bool), np.zeros(volume.shape, bool)
     for number, name in enumerate(part.labels):
         drawn = np.zeros(volume.shape, bool)
         for each, truth in known:
@@ -174,11 +175,11 @@ def _as_a_whole(part: Judged, known: Known, answers: Sequence[Findings], status:
                 drawn[place] = onto(truth.masks[number], (volume.shape[1], volume.shape[2]))
         ours = _outlined(answer.findings, name, volume.shape, range(len(volume)))
         overlaps[name] = overlap(ours, drawn, spacing or (1.0, 1.0, 1.0), "cm3" if spacing else "pixels")
-        wrong = (ours ^ drawn).sum(axis=(1, 2))
-        place = int(wrong.argmax()) if wrong.any() else int(drawn.sum(axis=(1, 2)).argmax())
-        if wrong[place] > worst[3]:
-            worst = (volume[place], drawn[place], ours[place], int(wrong[place]))
-    yield Judgement(row, READ, _chances(part, first, answer.findings), overlaps, {}, small(*worst[:3]))
+        all_drawn, all_ours = all_drawn | drawn, all_ours | ours
+    wrong = (all_ours ^ all_drawn).sum(axis=(1, 2))
+    worst = int(wrong.argmax()) if wrong.any() else int(all_drawn.sum(axis=(1, 2)).argmax())
+    shown = small(volume[worst], all_drawn[worst], all_ours[worst])
+    yield Judgement(row, READ, _chances(part, first, answer.findings), overlaps, {}, shown)
 
 
 def place_of(series: Series, sop_uid: str) -> int | None:
