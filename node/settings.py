@@ -169,6 +169,10 @@ class Settings(_Table):
                 "Columns": {"min": 20, "max": 80},
             },
         ),
+        "dx_chest": PipelineLine(
+            use="pipelines.dx_chest:Chest",
+            when={"Modality": ["CR", "DX"], "BodyPartExamined": ["CHEST", "THORAX", "LUNG"]},
+        ),
     }
 
     @model_validator(mode="after")

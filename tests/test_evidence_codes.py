@@ -15,6 +15,8 @@ UNLISTED = {
     ("393564001", "SCT"): "Glioma (disorder), of the SNOMED CT international edition",
     ("302820008", "SCT"): "Intracranial meningioma (disorder), of the SNOMED CT international edition",
     ("254956000", "SCT"): "Pituitary adenoma (disorder), of the SNOMED CT international edition",
+    ("ROTATED", "99WETREAD"): "our own (99, PS3.3 8.2): no dictionary at hand says that a picture is turned",
+    ("CTR", "99WETREAD"): "our own: the SNOMED concept is not in the dictionaries at hand, so it could not be checked",
 }
 
 

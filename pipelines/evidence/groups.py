@@ -57,7 +57,7 @@ def evaluation(finding: Finding) -> Dataset:
 
 
 def _groups_of(finding: Finding, track: Track, writing: Writing) -> Iterable[Dataset]:
-    places = writing.drawn.places.get(finding.segment.label, ()) if finding.segment else ()
+    places = _places(finding.segment, writing) if finding.segment else ()
     if finding.segment and (writing.preset == "ohif" or not places):
         bodies = _outlined(finding, finding.segment, writing)
     elif places:
@@ -68,6 +68,12 @@ def _groups_of(finding: Finding, track: Track, writing: Writing) -> Iterable[Dat
         bodies = _without_region(finding, writing)
     for template, body in bodies:
         yield content.container(codes.MEASUREMENT_GROUP, [*_said_of(finding, track, writing), *body], template=template)
+
+
+def _places(segment: Segment, writing: Writing) -> tuple[Placed, ...]:
+    """Where this very segment is: another finding may have one of the same label on another picture."""
+    found = writing.drawn.places.get(segment.label, ())
+    return tuple(place for place in found if segment.mask[list(place.stack.frames)].any())
 
 
 def _said_of(finding: Finding, track: Track, writing: Writing) -> Iterable[Dataset]:

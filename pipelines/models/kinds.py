@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from torch import nn
 
-from pipelines.models.squeeze import SqueezeClassifier
+from pipelines.models.layout import LayoutClassifier
+from pipelines.models.squeeze import SqueezeClassifier, SqueezeLocator
 from pipelines.models.unet import ResidualUNet, SqueezeOutliner, SqueezeUNet
 from pipelines.models.unet3d import ResidualUNet3D
 
 KINDS: dict[str, type[nn.Module]] = {
+    "layout_classifier": LayoutClassifier,
     "residual": ResidualUNet,
     "residual3d": ResidualUNet3D,
     "squeeze": SqueezeUNet,
     "squeeze_classifier": SqueezeClassifier,
+    "squeeze_locator": SqueezeLocator,
     "squeeze_outliner": SqueezeOutliner,
 }
