@@ -46,6 +46,7 @@ def test_what_ships_is_listed_with_its_terms_and_is_whole(tmp_path: Path) -> Non
     assert answer.returncode == 0, answer.stderr
     assert "mr_brain" in answer.stdout
     assert "verified" in answer.stdout
+    assert "mr_brain 1.0.0: non-commercial" in answer.stdout
     assert wetread("verify", cwd=tmp_path).returncode == 0
     assert "# Model card: mr_brain" in wetread("show", "mr_brain", cwd=tmp_path).stdout
 

@@ -52,15 +52,20 @@ def list_models(context: click.Context) -> None:
     Example: wetread models list
     """
     with _models(context) as found:
-        table = Table("Model", "Version", "In use", "From", "Networks", "MB", "Weights", "Terms")
+        table = Table("Model", "Version", "In use", "From", "Networks", "MB", "Weights")
+        terms = []
         for each in found.all():
             in_use = "yes" if found.in_use(each.name) == each.version else ""
             size = f"{each.weights.stat().st_size / 1e6:.1f}" if each.weights.is_file() else "–"
             fault = each.fault()
             state = Text("damaged", "red") if fault else Text("verified", "green")
             origin = "shipped" if each.is_shipped else "this site"
-            table.add_row(each.name, each.version, in_use, origin, each.networks, size, state, Text(each.terms))
+            table.add_row(each.name, each.version, in_use, origin, each.networks, size, state)
+            terms.append(f"{each.name} {each.version}: {each.terms}")
     out.print(table)
+    out.print("Terms of the weights", style="bold")
+    for line in terms:
+        out.print(line, markup=False)
 
 
 @models.command()
