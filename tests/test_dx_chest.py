@@ -24,7 +24,7 @@ from pipelines.reading import read
 from pipelines.study import Study, read_folder
 from pipelines.training.examples import Examples
 from pipelines.training.metrics import dice
-from pipelines.training.recipes.dx_chest import told_of, turned
+from pipelines.training.recipes.dx_chest import drawn, told_of, turned
 from tests.peers import SHARED, needs_shared
 
 SET = SHARED / "data" / "cxr_lung_masks" / "train"
@@ -224,6 +224,17 @@ def test_each_picture_is_learnt_in_four_turns_with_the_turn_as_its_label() -> No
     assert held.labels.argmax(1).tolist() == [0, 1, 2, 3]
     for turn in range(4):
         assert np.array_equal(np.rot90(held.images[turn, 0].numpy(), -turn), image[0, 0].numpy())
+
+
+def test_a_picture_with_a_forgotten_lung_is_not_learnt_from(tmp_path: Path) -> None:
+    lungs = np.zeros((8, 8), np.uint8)
+    lungs[:, 1], lungs[:, 6] = 1, 2
+    row = {"mask": "lungs.png", "mask_heart": "heart.png"}
+    Image.fromarray(np.ones_like(lungs)).save(tmp_path / "heart.png")
+    Image.fromarray(lungs).save(tmp_path / "lungs.png")
+    assert drawn(row, tmp_path) is not None
+    Image.fromarray(np.where(lungs == 2, 0, lungs)).save(tmp_path / "lungs.png")
+    assert drawn(row, tmp_path) is None
 
 
 @pytest.mark.parametrize(

@@ -29,14 +29,16 @@ ELSEWHERE = 0.3  # weight of all other findings together beside the opacity
 BOX_CANVAS = (224, 224)
 
 
-def _drawn(row: Row, labels: Path) -> Truth:
+def drawn(row: Row, labels: Path) -> Truth | None:
+    """None where somebody forgot a lung."""
     lungs, heart = (np.asarray(Image.open(labels / row[column])) for column in ("mask", "mask_heart"))
-    return Truth(masks=np.stack([lungs == 1, lungs == 2, heart > 0]))
+    masks = np.stack([lungs == 1, lungs == 2, heart > 0])
+    return Truth(masks=masks) if masks.any(axis=(1, 2)).all() else None
 
 
 def _outline(sources: Sources, options: Options) -> Outline:
     return Outline(
-        examples(sources, OUTLINE_LOOK, _drawn),
+        examples(sources, OUTLINE_LOOK, drawn),
         options,
         Augment(turn=12, size=0.2, shift=0.08, bend=0.012, gamma=0.35, gain=0.2, erase=0.2),
         "residual",
