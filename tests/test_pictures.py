@@ -20,6 +20,7 @@ from pipelines.training.augment import Augment, augmented
 from pipelines.training.examples import Examples
 from pipelines.training.loop import Options
 from pipelines.training.metrics import auroc
+from pipelines.training.pack import facts_of
 from pipelines.training.picture_tasks import Classify, Outline, balanced
 
 STILL = Augment(turn=0, size=0, shift=0, gamma=0, gain=0, noise=0, blur=0)
@@ -120,6 +121,25 @@ def test_an_outliner_learns_to_outline_discs(tmp_path: Path) -> None:
     result = loop.fit(outline(discs(), options), tmp_path, options)
     assert result.best is not None
     assert result.best > 0.8
+
+
+def test_a_run_from_other_weights_goes_on_without_them(tmp_path: Path) -> None:
+    options = replace(OPTIONS, epochs=2)
+    init = loop.fit(classify(discs(), options), tmp_path / "init", replace(options, epochs=1)).weights
+    task, out = classify(discs(), options), tmp_path / "run"
+
+    def stop(now: loop.Progress) -> None:
+        if now.score is not None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.fit(task, out, options, init=init, progress=stop)
+    resumed = loop.fit(task, out, options, resume=True).weights
+    whole = loop.fit(task, tmp_path / "whole", options, init=init).weights
+    assert load_file(resumed).keys() == load_file(whole).keys()
+    assert all(torch.equal(value, load_file(whole)[name]) for name, value in load_file(resumed).items())
+    assert facts_of(resumed) == facts_of(whole)
+    assert len(facts_of(whole)["init_sha256"]) == 64
 
 
 def test_labels_that_nobody_gave_have_no_say() -> None:

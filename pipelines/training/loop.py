@@ -12,7 +12,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -105,6 +105,9 @@ class TrainResult:
     seconds: float
 
 
+_KEPT = ("step", "seconds", "best", "checked", "since_best", "curve", "given", "init_sha256")
+
+
 @dataclass
 class _State:
     """All that a checkpoint holds."""
@@ -118,6 +121,8 @@ class _State:
     checked: int = 0  # the last check that was made
     since_best: int = 0
     curve: list[dict[str, float | None]] = field(default_factory=list)
+    given: list[str] = field(default_factory=list)  # parameters that other weights gave: they have a rate of their own
+    init_sha256: str = ""  # of those weights
 
     def save(self, file: Path) -> None:
         part = file.with_suffix(".part")
@@ -125,13 +130,12 @@ class _State:
             "net": self.net.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            **{name: getattr(self, name) for name in ("step", "seconds", "best", "checked", "since_best", "curve")},
+            **{name: getattr(self, name) for name in _KEPT},
         }
         torch.save(held, part)
         part.replace(file)
 
-    def load(self, file: Path) -> None:
-        held: dict[str, Any] = torch.load(file, weights_only=True)
+    def load(self, held: dict[str, Any]) -> None:
         for name in ("net", "averaged", "optimizer"):
             getattr(self, name).load_state_dict(held.pop(name))
         for name, value in held.items():
@@ -161,11 +165,12 @@ def fit(
     else:
         checkpoint.unlink(missing_ok=True)  # or a later resume would take it for one of this run
     (out / "options.json").write_text(json.dumps(asdict(options), indent=1))
-    state = _start(task, options, init)
+    held: dict[str, Any] = torch.load(checkpoint, weights_only=True) if goes_on else {}
+    state = _start(task, options, init, held.get("given"))
     if goes_on:
-        state.load(checkpoint)
+        state.load(held)
     total = options.epochs * task.batches if options.epochs else None
-    facts = _facts(options) | task.facts | ({"init_sha256": Origin.parse(str(init)).digest} if init else {})
+    facts = _facts(options) | task.facts | ({"init_sha256": state.init_sha256} if state.init_sha256 else {})
     begun, before = time.monotonic(), state.seconds
     losses: list[float] = []
     while (share := _share(state, options, total)) < 1.0:
@@ -218,10 +223,14 @@ def mean_of(best: Path, last: nn.Module) -> nn.Module:
     return mean
 
 
-def _start(task: Task, options: Options, init: Path | str | None) -> _State:
+def _start(task: Task, options: Options, init: Path | str | None, given: Collection[str] | None) -> _State:
+    """``given``: as a checkpoint has it, which is gone on from; then ``init`` has no say any more."""
     torch.manual_seed(options.seed)
     net = task.network()
-    given = store.initialise(net, init) if init else frozenset()
+    digest = ""
+    if given is None:
+        given = store.initialise(net, init) if init else frozenset()
+        digest = Origin.parse(str(init)).digest if init else ""
     groups = [
         {"params": [p for name, p in net.named_parameters() if (name in given) == known], "scale": scale}
         for known, scale in ((False, 1.0), (True, options.encoder_rate / options.rate))
@@ -229,7 +238,7 @@ def _start(task: Task, options: Options, init: Path | str | None) -> _State:
     optimizer = torch.optim.AdamW(
         [g for g in groups if g["params"]], lr=options.rate, weight_decay=options.weight_decay
     )
-    return _State(net, copy.deepcopy(net).eval(), optimizer)
+    return _State(net, copy.deepcopy(net).eval(), optimizer, given=sorted(given), init_sha256=digest)
 
 
 def _share(state: _State, options: Options, total: int | None) -> float:
