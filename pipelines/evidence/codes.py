@@ -61,6 +61,13 @@ OPACITY = _code("112001", "DCM", "Opacity", "CID 6102")
 PULMONARY_EDEMA = _code("19242006", "SCT", "Pulmonary edema", "CID 3700")
 IMAGE_ROTATED = _code("ROTATED", "99WETREAD", "Image rotated", "TID 1501")
 
+BLOOD_VESSEL = _code("59820001", "SCT", "Blood Vessel", "CID 7151")
+RETINA = _code("5665001", "SCT", "Retina", "CID 8134")
+NUCLEUS = _code("84640000", "SCT", "Nucleus", "CID 8135")
+RED_BLOOD_CELL = _code("41898006", "SCT", "Red blood cell", "TID 1501")
+WHITE_BLOOD_CELL = _code("52501007", "SCT", "White blood cell", "TID 1501")
+PLATELET = _code("16378004", "SCT", "Platelet", "TID 1501")
+
 # categories of segments
 MORPHOLOGICALLY_ABNORMAL_STRUCTURE = _code("49755003", "SCT", "Morphologically Abnormal Structure", "CID 7150")
 ANATOMICAL_STRUCTURE = _code("91723000", "SCT", "Anatomical Structure", "CID 7150")
@@ -81,6 +88,7 @@ LV_ED_VOLUME = _code("8821-1", "LN", "Left Ventricular ED Volume", "CID 3835")
 LV_ES_VOLUME = _code("8823-7", "LN", "Left Ventricular ES Volume", "CID 3835")
 LV_EJECTION_FRACTION = _code("8811-2", "LN", "Left ventricular ejection fraction by MR", "CID 3833")
 CARDIOTHORACIC_RATIO = _code("CTR", "99WETREAD", "Cardiothoracic ratio", "TID 1501")
+NUMBER_OF_SIMILAR_FINDINGS = _code("111406", "DCM", "Number of similar findings", "TID 300")
 CERTAINTY_OF_FINDING = _code("111012", "DCM", "Certainty of Finding", "CID 6048")
 CUBIC_CENTIMETER = _code("cm3", "UCUM", "cubic centimeter", "CID 7181")
 SQUARE_MILLIMETER = _code("mm2", "UCUM", "square millimeter", "CID 7181")
@@ -163,6 +171,7 @@ MODALITIES = {
         ("NM", "Nuclear Medicine"),
         ("OP", "Ophthalmic Photography"),
         ("PT", "Positron emission tomography"),
+        ("SM", "Slide Microscopy"),
         ("US", "Ultrasound"),
         ("XA", "X-Ray Angiography"),
         ("XC", "External-camera Photography"),

@@ -21,6 +21,7 @@ from pipelines.evidence.tracking import Track
 from pipelines.series import Series
 
 PRESETS = ("ohif", "air")
+MOST_APART = 20  # outlines that need a group each: of a hundred nuclei or twigs of vessels the largest will do
 _Body = tuple[str, list[Dataset]]  # the template, and what a group has beyond what all groups say
 
 
@@ -93,7 +94,8 @@ def _outlined(finding: Finding, segment: Segment, writing: Writing) -> list[_Bod
     parts = [outline.as_region() for outline in regions.outlines(segment.mask, writing.series)]
     if writing.series.planes:
         return [("1411", [*_numbers(finding), *parts])]
-    return [("1410", [*(_numbers(finding) if part is parts[0] else ()), part]) for part in parts]
+    apart = parts[:MOST_APART]
+    return [("1410", [*(_numbers(finding) if part is apart[0] else ()), part]) for part in apart]
 
 
 def _referring(finding: Finding, places: Sequence[Placed], writing: Writing) -> list[_Body]:

@@ -6,6 +6,8 @@ from torch import nn
 
 from pipelines.models.layout import LayoutClassifier
 from pipelines.models.squeeze import SqueezeClassifier, SqueezeLocator
+from pipelines.models.detector import SqueezeDetector
+from pipelines.models.squeeze import SqueezeClassifier
 from pipelines.models.unet import ResidualUNet, SqueezeOutliner, SqueezeUNet
 from pipelines.models.unet3d import ResidualUNet3D
 
@@ -17,4 +19,5 @@ KINDS: dict[str, type[nn.Module]] = {
     "squeeze_classifier": SqueezeClassifier,
     "squeeze_locator": SqueezeLocator,
     "squeeze_outliner": SqueezeOutliner,
+    "squeeze_detector": SqueezeDetector,
 }

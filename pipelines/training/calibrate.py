@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,13 @@ def calibrated(logits: Tensor, labels: Tensor, *, exclusive: bool) -> dict[str, 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     scales = scale.exp().detach().expand(classes)
     return {"scale": _rounded(scales), "offset": _rounded(offset.detach()), "exclusive": exclusive}
+
+
+def certainty_fit(scores: Sequence[float], hits: Sequence[bool]) -> list[float]:
+    """Offset and slope: how often a detection of such a score was right, as the sigmoid of the score's log odds."""
+    odds = torch.logit(torch.tensor(scores, dtype=torch.float32), eps=1e-4)[:, None]
+    fit = calibrated(odds, torch.tensor(hits, dtype=torch.float32)[:, None], exclusive=False)
+    return [fit["offset"][0], fit["scale"][0]]
 
 
 def cutoff(scores: NDArray[np.float64], truth: NDArray[np.float64], *, sensitivity: float | None = None) -> float:

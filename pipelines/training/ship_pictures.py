@@ -15,7 +15,7 @@ import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -33,6 +33,19 @@ from pipelines.training.recipes import Sources, recipe
 from pipelines.training.ship import members_of
 
 STRANGEST = 99.0  # percentile of the pictures of the folds; half as much again is withheld
+
+
+@runtime_checkable
+class Judged(Protocol):
+    """A task that finds its operating points itself."""
+
+    kind: str
+    args: dict[str, Any]
+
+    def network(self) -> nn.Module: ...
+
+    def points(self, nets: dict[int, nn.Module]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Operating points of members by the fold that each had not seen, and what the folds said."""
 
 
 @dataclass(frozen=True)
@@ -86,27 +99,29 @@ def ship(
     return said | {"card": str(packed)}
 
 
-def _task(pipeline: str, part: Part, fold: int, splits: Collection[str]) -> Classify | Outline:
+def _task(pipeline: str, part: Part, fold: int, splits: Collection[str]) -> Classify | Outline | Judged:
     chosen = recipe(pipeline, part.role)
     cache = part.members[fold].parent / "cases"  # where ``train`` has put them
     sources = Sources(part.data, part.labels, cache, splits, lambda note: print(note, file=sys.stderr))  # noqa: T201
     task = chosen.task(sources, replace(chosen.options, fold=fold))
-    if not isinstance(task, Classify | Outline):
+    if not isinstance(task, Classify | Outline | Judged):
         raise ValueError(f"{pipeline} {part.role} is no task on pictures: it is shipped otherwise")
     return task
 
 
-def _net(task: Classify | Outline, weights: Path) -> nn.Module:
+def _net(task: Classify | Outline | Judged, weights: Path) -> nn.Module:
     net = task.network()
     net.load_state_dict(tensors_of(weights))
     return net.eval()
 
 
 def _points(
-    tasks: dict[int, Classify | Outline], nets: dict[int, nn.Module]
+    tasks: dict[int, Any], nets: dict[int, nn.Module]
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
     """Operating points, what they were chosen on, and tensors that go beside the networks."""
-    first = next(iter(tasks.values()))
+    first: Classify | Outline | Judged = next(iter(tasks.values()))
+    if isinstance(first, Judged):
+        return *first.points(nets), {}
     logits = torch.cat([outputs_of(nets[fold], task.judged.images) for fold, task in tasks.items()])
     if isinstance(first, Classify):
         return _of_classes(first, tasks, nets, logits)

@@ -1,0 +1,125 @@
+"""The pipeline ``op_retina``: outlines the vessels of a fundus photograph and measures their density.
+
+    photograph → field of view → one size, lit evenly → network, over mirror images → back onto the photograph
+
+Vessel density is the share of the field of view that is vessel, in percent. It writes nothing, and what it says is not
+a diagnosis.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipelines import fundus
+from pipelines.base import Algorithm, Finding, Findings, Measurement, Segment, UnsuitableStudy, WithheldStudy
+from pipelines.domain import Domain
+from pipelines.evidence import codes
+from pipelines.models.shipped import ModelCard, Networks
+from pipelines.pictures import Picture, by_size, pictures
+from pipelines.series import Series
+from pipelines.study import BadPixels, Study
+
+CARD = Path(__file__).parent / "weights" / "op_retina-1.0.0.json"
+LABEL = "vessel"
+DOMAIN = Domain("a photograph of the fundus", frozenset({"OP"}), frozenset({"EYE", "RETINA", "FUNDUS"}))
+MOST_PICTURES = 12  # of a series
+SHORTEST = 300  # pixels of the picture's shorter side; below it vessels are thinner than a pixel
+DENSITY_NOTE = "vessel density: the area of vessels in percent of the camera's field of view"
+
+
+@dataclass(frozen=True, eq=False)
+class _Outlined:
+    """Vessels of one picture: bool (rows, columns), and the field of view on the same grid."""
+
+    sop_uid: str
+    mask: NDArray[np.bool_]
+    field: NDArray[np.bool_]
+
+
+class Retina:
+    """Reads fundus photographs; the networks stay warm in the instance."""
+
+    def __init__(self, card: Path = CARD, *, device: str | None = None) -> None:
+        self.card = ModelCard.read(card)
+        self._networks = Networks(self.card, card.with_suffix(".safetensors"), device=device)
+
+    @property
+    def device(self) -> str:
+        return self._networks.device
+
+    @property
+    def algorithm(self) -> Algorithm:
+        return Algorithm(self.card.name, self.card.version, codes.ARTIFICIAL_INTELLIGENCE, self.card.digest)
+
+    def __call__(self, study: Study) -> tuple[Findings, ...]:
+        found: list[Findings] = []
+        refused: UnsuitableStudy | WithheldStudy | None = None
+        for series in DOMAIN.series(study):
+            for part in by_size(series):
+                try:
+                    found.append(self._findings(part))
+                except (UnsuitableStudy, WithheldStudy) as reason:
+                    refused = refused or reason
+        if refused and not found:
+            raise refused
+        return tuple(found)
+
+    def probabilities(self, view: fundus.Shown) -> torch.Tensor:
+        """Of vessel, (rows, columns) of the image as it is shown."""
+        return fundus.merged(self._networks.logits("vessels", fundus.mirrored(view.image), batch=1))
+
+    def _findings(self, series: Series) -> Findings:
+        _refuse(series)
+        begun = time.perf_counter()
+        try:
+            shown = list(pictures(series))
+        except BadPixels as error:
+            raise WithheldStudy(f"the photographs cannot be read: {error}") from error
+        loaded = time.perf_counter()
+        read = [self._outlined(each) for each in shown]
+        outline = np.stack([each.mask for each in read])  # (frames, rows, columns)
+        findings = tuple(_finding(each, place, outline) for place, each in enumerate(read))
+        stages = {"load": loaded - begun, "network": time.perf_counter() - loaded}
+        return Findings(series, findings, (series,), (DENSITY_NOTE,), self.device, stages)
+
+    def _outlined(self, picture: Picture) -> _Outlined:
+        if picture.pixels.ndim != 3:
+            raise WithheldStudy("the photograph is grey: photographs in colour were validated")
+        try:
+            view = fundus.shown(picture.pixels.astype(np.uint8))
+        except fundus.NoFundus as error:
+            raise WithheldStudy(f"the photograph does not look like a fundus: {error}") from error
+        likely = view.back(self.probabilities(view))
+        return _Outlined(picture.sop_uid, likely > self.card.points["vessels"]["threshold"], view.field)
+
+
+def _refuse(series: Series) -> None:
+    """Raise what speaks against reading this series, as far as headers tell."""
+    if len(series.frames) > MOST_PICTURES:
+        raise WithheldStudy(f"the series has {len(series.frames)} photographs; at most {MOST_PICTURES} are read")
+    shorter = min(int(series.header.Rows), int(series.header.Columns))
+    if shorter < SHORTEST:
+        raise WithheldStudy(f"the photograph is {shorter} pixels on its shorter side; at least {SHORTEST} are needed")
+
+
+def _finding(read: _Outlined, place: int, outline: NDArray[np.bool_]) -> Finding:
+    """Of one photograph; its segment is drawn on that one alone."""
+    alone = np.zeros_like(outline)
+    alone[place] = outline[place]
+    is_there = bool(read.mask.any())
+    density = 100.0 * float(read.mask.sum()) / float(read.field.sum())
+    return Finding(
+        codes.BLOOD_VESSEL,
+        present=is_there,
+        label=LABEL,
+        site=codes.RETINA,
+        sop_uids=(read.sop_uid,),
+        segment=Segment(LABEL, alone, codes.ANATOMICAL_STRUCTURE, codes.BLOOD_VESSEL) if is_there else None,
+        measurements=(Measurement(codes.AREA, round(density, 3), codes.PERCENT),),
+    )
