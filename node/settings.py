@@ -173,6 +173,7 @@ class Settings(_Table):
             use="pipelines.dx_chest:Chest",
             when={"Modality": ["CR", "DX"], "BodyPartExamined": ["CHEST", "THORAX", "LUNG"]},
         ),
+        "gm_cells": PipelineLine(use="pipelines.gm_cells:Cells", when={"Modality": ["GM", "SM"]}, priority=7),
     }
 
     @model_validator(mode="after")

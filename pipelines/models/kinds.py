@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from pipelines.models.detector import SqueezeDetector
 from pipelines.models.layout import LayoutClassifier
 from pipelines.models.squeeze import SqueezeClassifier, SqueezeLocator
-from pipelines.models.detector import SqueezeDetector
-from pipelines.models.squeeze import SqueezeClassifier
 from pipelines.models.unet import ResidualUNet, SqueezeOutliner, SqueezeUNet
 from pipelines.models.unet3d import ResidualUNet3D
 
