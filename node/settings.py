@@ -160,6 +160,7 @@ class Settings(_Table):
             when={"Modality": "CT", "BodyPartExamined": ["HEAD", "BRAIN", "SKULL"]},
             priority=1,
         ),
+        "xc_skin": PipelineLine(use="pipelines.xc_skin:SkinMelanoma", when={"Modality": ["XC", "DMS"]}),
         "mr_hippocampus": PipelineLine(
             use="pipelines.mr_hippocampus:Hippocampus",
             when={
