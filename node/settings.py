@@ -175,6 +175,10 @@ class Settings(_Table):
             when={"Modality": ["CR", "DX"], "BodyPartExamined": ["CHEST", "THORAX", "LUNG"]},
         ),
         "gm_cells": PipelineLine(use="pipelines.gm_cells:Cells", when={"Modality": ["GM", "SM"]}, priority=7),
+        "ct_chest": PipelineLine(
+            use="pipelines.ct_chest:LungTumour",
+            when={"Modality": "CT", "BodyPartExamined": ["CHEST", "LUNG", "THORAX"]},
+        ),
     }
 
     @model_validator(mode="after")
