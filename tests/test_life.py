@@ -65,6 +65,21 @@ def test_a_pipeline_without_a_recipe_and_a_folder_without_labels_are_named(label
     answer = run("train", "mr_spine", "--data", labelled, "--out", tmp_path / "run", cwd=tmp_path)
     assert answer.returncode == 1
     assert "mr_spine" in answer.stderr
+    answer = run(
+        "train",
+        "mr_brain",
+        "--data",
+        labelled,
+        "--out",
+        tmp_path / "run",
+        "--budget",
+        "9s",
+        "--epochs",
+        "1",
+        cwd=tmp_path,
+    )
+    assert answer.returncode == 2
+    assert "one of them" in answer.stderr
     (tmp_path / "bare").mkdir()
     answer = run("train", "mr_brain", "--data", tmp_path / "bare", "--out", tmp_path / "run", cwd=tmp_path)
     assert answer.returncode == 1
