@@ -99,6 +99,19 @@ def test_an_unknown_sop_class_has_a_report_alone(tmp_path):
     assert comments == ["the outline is not stored as a Segmentation: the SOP class 1.2.3.4.5.6 is unknown"]
 
 
+@needs_dciodvfy
+def test_a_photograph_of_a_class_that_allows_several_frames_has_a_segmentation(tmp_path):
+    fundus = image(
+        1, modality="XC", SOPClassUID="1.2.840.10008.5.1.4.1.1.77.1.5.1", Modality="OP", NumberOfFrames=1, FrameTime="0"
+    )
+    study = study_of([fundus], tmp_path / "in")
+    series = study.series[0]
+    seg = written(outlined(series), study, tmp_path)["seg.dcm"]
+    assert np.array_equal(seg_masks(tmp_path / "seg.dcm", series)["FLAIR abnormality"], blob(series))
+    assert "PixelMeasuresSequence" not in seg.SharedFunctionalGroupsSequence[0]
+    assert verdict(tmp_path / "seg.dcm") == []
+
+
 def test_pictures_that_lie_nowhere_have_a_segmentation_each(tmp_path):
     study = study_of([image(1, modality="DX"), image(2, modality="DX")], tmp_path / "in")
     series = study.series[0]

@@ -225,6 +225,9 @@ def _segmentation(
         specific_character_set=None,  # highdicom refuses some that are right; the stamp sets it
         **equipment.general(algorithm),
     )
+    shared = made.SharedFunctionalGroupsSequence[0]
+    if "PixelMeasuresSequence" in shared and not any(shared.PixelMeasuresSequence):
+        del shared.PixelMeasuresSequence  # of a picture that does not say how large it is (source.lean_images)
     if "FrameOfReferenceUID" not in made:  # then Patient Orientation is Type 2 (PS3.3 C.7.6.1)
         made.PatientOrientation = images[0].get("PatientOrientation")
     stamp.put_on(made)

@@ -218,8 +218,20 @@ def take_over(header: Dataset, *, beside: str = "") -> Source:
 
 
 def lean_images(headers: Iterable[Dataset]) -> list[Dataset]:
-    """Of each image what a Segmentation needs to lie where it lies."""
-    return [_lean(header, _IMAGE) for header in headers]
+    """Of each image what a Segmentation needs to lie where it lies.
+
+    A single photograph of a class that allows several frames, as of the fundus, has no functional groups, which
+    highdicom asks for by the class alone: it gets one with empty Pixel Measures, to be taken out of what is made.
+    """
+    lean = [_lean(header, _IMAGE) for header in headers]
+    for image in lean:
+        is_placed = "SharedFunctionalGroupsSequence" in image or "ImagePositionPatient" in image
+        if not is_placed and int(image.get("NumberOfFrames") or 1) == 1:
+            image.NumberOfFrames = 1
+            nothing = Dataset()
+            nothing.PixelMeasuresSequence = [Dataset()]
+            image.SharedFunctionalGroupsSequence = [nothing]
+    return lean
 
 
 def _lean(header: Dataset, keywords: Iterable[str]) -> Dataset:
