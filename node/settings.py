@@ -179,6 +179,17 @@ class Settings(_Table):
             use="pipelines.ct_chest:LungTumour",
             when={"Modality": "CT", "BodyPartExamined": ["CHEST", "LUNG", "THORAX"]},
         ),
+        "op_retina": PipelineLine(use="pipelines.op_retina:Retina", when={"Modality": "OP"}),
+        "us_breast": PipelineLine(
+            use="pipelines.us_breast:BreastUltrasound", when={"Modality": "US", "BodyPartExamined": "BREAST"}
+        ),
+        "mr_heart": PipelineLine(
+            use="pipelines.mr_heart:HeartCine", when={"Modality": "MR", "BodyPartExamined": ["HEART", "CARDIAC"]}
+        ),
+        "mr_brain_type": PipelineLine(
+            use="pipelines.mr_brain_type:BrainTumourType",
+            when={"Modality": "MR", "BodyPartExamined": ["BRAIN", "HEAD"]},
+        ),
     }
 
     @model_validator(mode="after")
