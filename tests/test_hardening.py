@@ -219,7 +219,8 @@ def test_random_damage_stops_nothing_and_leaves_nothing(listener: Listener, spoo
             bad[rng.randrange(len(bad))] = rng.randrange(256)
         with connected(listener.port) as connection:
             connection.sendall(bad[: rng.choice([len(bad), rng.randrange(len(bad))])])
-    assert echo(listener.port) == 0
+    # the associations of one address are capped: a slow machine has to end some of the damaged ones first
+    wait_until(lambda: echo(listener.port) == 0, "an answer to C-ECHO", seconds=10)
     wait_until(lambda: not files(spool.incoming), "removing partial files", seconds=10)
     for arrival in spool.everything():
         assert spool.path(arrival.sha256).is_file()
