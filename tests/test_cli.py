@@ -94,7 +94,8 @@ def test_a_node_that_is_off_is_one_sentence(tmp_path: Path) -> None:
 def test_read_gives_one_json_object_as_the_contract_says(tmp_path: Path) -> None:
     truth = brain_mr(tmp_path / "mr", seed=3, lesion=LARGE)
     (tmp_path / "mr" / "bad.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\1" * 40)
-    answer = run("read", tmp_path / "mr", "--out", tmp_path / "out", "--json", cwd=tmp_path)
+    asked = ("--out", tmp_path / "out", "--pipeline", "mr_brain", "--json")
+    answer = run("read", tmp_path / "mr", *asked, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
     said = json.loads(answer.stdout)
     (study,) = said["studies"]
