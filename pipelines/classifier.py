@@ -20,10 +20,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.base import Algorithm, Finding, Findings, WithheldStudy
-from pipelines.evidence import codes
+from pipelines.base import Finding, Findings, WithheldStudy
+from pipelines.carded import Carded
 from pipelines.models.certainty import probabilities, strangeness
-from pipelines.models.shipped import ModelCard, Networks
 from pipelines.pictures import Look, Picture, Seen, pictures
 from pipelines.pixels import BadPixels
 from pipelines.series import Series
@@ -48,24 +47,15 @@ class Judged:
     strange: float
 
 
-class Classifier:
+class Classifier(Carded):
     """The networks of one pipeline; they stay warm in the instance."""
 
     def __init__(
         self, card: Path, look: Look, *, views: Sequence[tuple[int, ...]] = (AS_IT_IS,), device: str | None = None
     ) -> None:
-        self.card = ModelCard.read(card)
+        super().__init__(card, device=device)
         self.points = self.card.points[ROLE]
-        self._networks = Networks(self.card, card.with_suffix(".safetensors"), device=device)
         self._look, self._views = look, tuple(views)
-
-    @property
-    def device(self) -> str:
-        return self._networks.device
-
-    @property
-    def algorithm(self) -> Algorithm:
-        return Algorithm(self.card.name, self.card.version, codes.ARTIFICIAL_INTELLIGENCE, self.card.digest)
 
     def chances(self, images: Tensor) -> Tensor:
         """(N, classes) of images (N, channels, *canvas): the mean over members and views."""

@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from pipelines.base import Algorithm, Finding, Findings, Measurement, Segment, WithheldStudy
+from pipelines.base import Finding, Findings, Measurement, Segment, WithheldStudy
+from pipelines.carded import Carded
 from pipelines.domain import Domain
 from pipelines.evidence import codes
 from pipelines.imaging import keep_components
 from pipelines.instance import text
-from pipelines.models.shipped import ModelCard, Networks
 from pipelines.pictures import Look
 from pipelines.pixels import BadPixels
 from pipelines.series import Series
@@ -40,20 +40,11 @@ SMALLEST_CM3 = 0.1  # on a whole CT, where a speck is a vessel
 UNMEASURED = "a whole CT was read by sliding windows: how well that finds or outlines tumours was never measured"
 
 
-class LungTumour:
+class LungTumour(Carded):
     """Reads CT of the chest; the networks stay warm in the instance."""
 
     def __init__(self, card: Path = CARD, *, device: str | None = None) -> None:
-        self.card = ModelCard.read(card)
-        self._networks = Networks(self.card, card.with_suffix(".safetensors"), device=device)
-
-    @property
-    def device(self) -> str:
-        return self._networks.device
-
-    @property
-    def algorithm(self) -> Algorithm:
-        return Algorithm(self.card.name, self.card.version, codes.ARTIFICIAL_INTELLIGENCE, self.card.digest)
+        super().__init__(card, device=device)
 
     def __call__(self, study: Study) -> tuple[Findings, ...]:
         read: list[Findings] = []

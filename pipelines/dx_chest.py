@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pipelines import imaging
-from pipelines.base import Algorithm, Finding, Findings, Measurement, Segment, UnsuitableStudy, WithheldStudy
+from pipelines.base import Finding, Findings, Measurement, Segment, UnsuitableStudy, WithheldStudy
+from pipelines.carded import Carded
 from pipelines.domain import Domain, class_findings
 from pipelines.evidence import codes
 from pipelines.instance import number, text
 from pipelines.models.certainty import probabilities, strangeness
-from pipelines.models.shipped import ModelCard, Networks
 from pipelines.pictures import Look, Picture, pictures
 from pipelines.series import Series
 from pipelines.study import BadPixels, Study
@@ -82,20 +82,11 @@ class Read:
     strange: float
 
 
-class Chest:
+class Chest(Carded):
     """Reads chest X-rays; the networks stay warm in the instance."""
 
     def __init__(self, card: Path = CARD, *, device: str | None = None) -> None:
-        self.card = ModelCard.read(card)
-        self._networks = Networks(self.card, card.with_suffix(".safetensors"), device=device)
-
-    @property
-    def device(self) -> str:
-        return self._networks.device
-
-    @property
-    def algorithm(self) -> Algorithm:
-        return Algorithm(self.card.name, self.card.version, codes.ARTIFICIAL_INTELLIGENCE, self.card.digest)
+        super().__init__(card, device=device)
 
     def __call__(self, study: Study) -> tuple[Findings, ...]:
         runs: list[Findings] = []

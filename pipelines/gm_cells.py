@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines import nuclei, smears
-from pipelines.base import Algorithm, Finding, Findings, Measurement, Segment, UnsuitableStudy, WithheldStudy
+from pipelines.base import Finding, Findings, Measurement, Segment, UnsuitableStudy, WithheldStudy
+from pipelines.carded import Carded
 from pipelines.domain import Domain
 from pipelines.evidence import codes
 from pipelines.instance import items, text
 from pipelines.models.certainty import probabilities
-from pipelines.models.shipped import ModelCard, Networks
 from pipelines.pictures import Look, Picture, by_size, pictures
 from pipelines.series import Series
 from pipelines.study import BadPixels, Study
@@ -63,22 +63,13 @@ class _Read:
     mask: NDArray[np.bool_] | None = None
 
 
-class Cells:
+class Cells(Carded):
     """Reads microscope pictures; the networks stay warm in the instance."""
 
     def __init__(self, card: Path = CARD, *, device: str | None = None) -> None:
-        self.card = ModelCard.read(card)
-        self._networks = Networks(self.card, card.with_suffix(".safetensors"), device=device)
+        super().__init__(card, device=device)
         self._nuclei = nuclei.Rule(**self.card.points["nuclei"]["rule"])
         self._smears = smears.Rule(**self.card.points["smears"]["rule"])
-
-    @property
-    def device(self) -> str:
-        return self._networks.device
-
-    @property
-    def algorithm(self) -> Algorithm:
-        return Algorithm(self.card.name, self.card.version, codes.ARTIFICIAL_INTELLIGENCE, self.card.digest)
 
     def __call__(self, study: Study) -> tuple[Findings, ...]:
         found: list[Findings] = []

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from pydicom.sr.coding import Code
 from scipy import ndimage
 
-from pipelines.base import Algorithm, Finding, Findings, Measurement, Segment, UnsuitableStudy, WithheldStudy
+from pipelines.base import Finding, Findings, Measurement, Segment, UnsuitableStudy, WithheldStudy
+from pipelines.carded import Carded
 from pipelines.cine import Place, beside, places
 from pipelines.domain import Domain
 from pipelines.evidence import codes
 from pipelines.instance import number, text
-from pipelines.models.shipped import ModelCard, Networks
 from pipelines.pictures import Middle, pictures
 from pipelines.pixels import BadPixels
 from pipelines.series import Series
@@ -45,20 +45,11 @@ _OTHER_VIEWS = re.compile(r"\b[234] ?-?ch|lax\b|long.?axis|chamber|rvot|lvot|aor
 _OTHER_KINDS = re.compile(r"scout|loc|t1|t2|stir|haste|perf|stress|rest", re.I)
 
 
-class HeartCine:
+class HeartCine(Carded):
     """Reads cardiac MR studies; the networks stay warm in the instance."""
 
     def __init__(self, card: Path = CARD, *, device: str | None = None) -> None:
-        self.card = ModelCard.read(card)
-        self._networks = Networks(self.card, card.with_suffix(".safetensors"), device=device)
-
-    @property
-    def device(self) -> str:
-        return self._networks.device
-
-    @property
-    def algorithm(self) -> Algorithm:
-        return Algorithm(self.card.name, self.card.version, codes.ARTIFICIAL_INTELLIGENCE, self.card.digest)
+        super().__init__(card, device=device)
 
     def __call__(self, study: Study) -> tuple[Findings, ...]:
         found = DOMAIN.series(study)

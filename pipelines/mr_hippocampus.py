@@ -19,11 +19,11 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines import imaging
-from pipelines.base import Algorithm, Finding, Findings, Measurement, Segment, UnsuitableStudy, WithheldStudy
+from pipelines.base import Finding, Findings, Measurement, Segment, UnsuitableStudy, WithheldStudy
+from pipelines.carded import Carded
 from pipelines.doubles import without_doubles
 from pipelines.evidence import codes
 from pipelines.fusion import Turn, turn_of
-from pipelines.models.shipped import ModelCard, Networks
 from pipelines.models.unet3d import padded, unpadded
 from pipelines.series import Series
 from pipelines.study import BadPixels, Study
@@ -70,20 +70,11 @@ class Outline:
     sureness: float
 
 
-class Hippocampus:
+class Hippocampus(Carded):
     """Reads small MR volumes of one hippocampus; the networks stay warm in the instance."""
 
     def __init__(self, card: Path = CARD, *, device: str | None = None) -> None:
-        self.card = ModelCard.read(card)
-        self._networks = Networks(self.card, card.with_suffix(".safetensors"), device=device)
-
-    @property
-    def device(self) -> str:
-        return self._networks.device
-
-    @property
-    def algorithm(self) -> Algorithm:
-        return Algorithm(self.card.name, self.card.version, codes.ARTIFICIAL_INTELLIGENCE, self.card.digest)
+        super().__init__(card, device=device)
 
     def __call__(self, study: Study) -> tuple[Findings, ...]:
         begun = time.perf_counter()

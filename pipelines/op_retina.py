@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines import fundus
-from pipelines.base import Algorithm, Finding, Findings, Measurement, Segment, UnsuitableStudy, WithheldStudy
+from pipelines.base import Finding, Findings, Measurement, Segment, UnsuitableStudy, WithheldStudy
+from pipelines.carded import Carded
 from pipelines.domain import Domain
 from pipelines.evidence import codes
-from pipelines.models.shipped import ModelCard, Networks
 from pipelines.pictures import Picture, by_size, pictures
 from pipelines.series import Series
 from pipelines.study import BadPixels, Study
@@ -42,20 +42,11 @@ class _Outlined:
     field: NDArray[np.bool_]
 
 
-class Retina:
+class Retina(Carded):
     """Reads fundus photographs; the networks stay warm in the instance."""
 
     def __init__(self, card: Path = CARD, *, device: str | None = None) -> None:
-        self.card = ModelCard.read(card)
-        self._networks = Networks(self.card, card.with_suffix(".safetensors"), device=device)
-
-    @property
-    def device(self) -> str:
-        return self._networks.device
-
-    @property
-    def algorithm(self) -> Algorithm:
-        return Algorithm(self.card.name, self.card.version, codes.ARTIFICIAL_INTELLIGENCE, self.card.digest)
+        super().__init__(card, device=device)
 
     def __call__(self, study: Study) -> tuple[Findings, ...]:
         found: list[Findings] = []

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipelines.base import Algorithm, Finding, Findings, Segment, UnsuitableStudy, WithheldStudy
+from pipelines.base import Finding, Findings, Segment, UnsuitableStudy, WithheldStudy
+from pipelines.carded import Carded
 from pipelines.domain import Domain
 from pipelines.evidence import codes
 from pipelines.frames import Frame
 from pipelines.imaging import keep_components
 from pipelines.models.certainty import probabilities, strangeness
-from pipelines.models.shipped import ModelCard, Networks
 from pipelines.pictures import Look, Seen, by_size, pictures
 from pipelines.pixels import BadPixels, frame_count
 from pipelines.scale import mm_per_pixel, size_of
@@ -41,20 +41,11 @@ DOMAIN = Domain("an ultrasound of a breast", frozenset({"US"}), frozenset({"BREA
 SMALLEST_SHARE = 0.3  # of the largest part of an outline; smaller ones are dropped
 
 
-class BreastUltrasound:
+class BreastUltrasound(Carded):
     """Reads ultrasound pictures; the networks stay warm in the instance."""
 
     def __init__(self, card: Path = CARD, *, device: str | None = None) -> None:
-        self.card = ModelCard.read(card)
-        self._networks = Networks(self.card, card.with_suffix(".safetensors"), device=device)
-
-    @property
-    def device(self) -> str:
-        return self._networks.device
-
-    @property
-    def algorithm(self) -> Algorithm:
-        return Algorithm(self.card.name, self.card.version, codes.ARTIFICIAL_INTELLIGENCE, self.card.digest)
+        super().__init__(card, device=device)
 
     def __call__(self, study: Study) -> tuple[Findings, ...]:
         parts = [part for series in DOMAIN.series(study) for part in by_size(series)]
