@@ -39,7 +39,7 @@ class Judged:
 
     Attributes:
         chances: A probability per class, calibrated.
-        strange: How unlike the pictures of the training, of which it is about 1; of several frames the least.
+        strange: How unlike the pictures of the training, as ``certainty`` has it; of several frames the least.
     """
 
     sop_uid: str
@@ -70,7 +70,7 @@ class Classifier(Carded):
         """(N,) of images (N, channels, *canvas)."""
         embed = self._networks.members(ROLE)[0].embed
         parts = [embed(part.to(self.device)).float().cpu() for part in torch.split(images, 16)]  # type: ignore[operator]
-        return strangeness(torch.cat(parts), self._networks.beside(ROLE))
+        return strangeness(torch.cat(parts), images, self._networks.beside(ROLE))
 
     def judge(self, shown: Iterable[Picture]) -> list[Judged]:
         """Each instance, in the order of the pictures."""

@@ -70,7 +70,7 @@ class Read:
         chances: A probability for each of ``FINDINGS``.
         where: The opacity, float32 (rows, columns), 0 to 1.
         masks: bool (outlines, rows, columns).
-        strange: How unlike the pictures of the training; of these about 1.
+        strange: How unlike the pictures of the training, as ``certainty`` has it.
     """
 
     sop_uid: str
@@ -143,7 +143,7 @@ class Chest(Carded):
         place = (maps[:1] + maps[1:].flip(3)) / 2
         canvas = F.interpolate(place, size=CLASS_LOOK.canvas, mode="bilinear", align_corners=False)[0]
         embed = self._networks.members("findings")[0].embed(both[:1]).float().cpu()  # type: ignore[operator]
-        strange = strangeness(embed, self._networks.beside("findings"))
+        strange = strangeness(embed, seen.image[None], self._networks.beside("findings"))
         return chances.double().numpy(), seen.back(canvas)[0], float(strange[0])
 
     def _outlined(self, upright: NDArray[Any]) -> NDArray[np.bool_]:

@@ -102,9 +102,10 @@ class BreastUltrasound(Carded):
     def _refuse_strange(self, seen: Sequence[Seen]) -> None:
         known, most = self._networks.beside("class"), self.card.points["class"]["strangest"]
         net = self._networks.members("class")[0]
+        images = torch.stack([each.image for each in seen])
         with torch.inference_mode():
-            features = net.embed(torch.stack([each.image for each in seen]).to(self.device)).cpu()  # type: ignore[operator]
-        strange = float(strangeness(features, known).min())
+            features = net.embed(images.to(self.device)).cpu()  # type: ignore[operator]
+        strange = float(strangeness(features, images, known).min())
         if strange > most:
             raise WithheldStudy(
                 f"the pictures are unlike the ultrasound that was validated: distance {strange:.1f}, at most {most:.1f}"

@@ -172,10 +172,10 @@ def test_a_cutoff_reaches_the_sensitivity_that_was_asked_for() -> None:
 
 def test_what_lies_far_from_the_training_is_strange() -> None:
     torch.manual_seed(0)
-    features = torch.randn(500, 64) @ torch.randn(64, 64)
-    known = familiar(features)
-    assert float(strangeness(features, known).mean()) == pytest.approx(1.0, abs=0.1)
-    assert float(strangeness(features[:1] + 40, known)) > 3
+    features, images = torch.randn(500, 64) @ torch.randn(64, 64), torch.rand(500, 1, 32, 32)
+    known = familiar(features[:400], images[:400], (features[400:], images[400:]))
+    assert float(strangeness(features[400:], images[400:], known).mean()) < 1
+    assert float(strangeness(features[:1] + 40, images[:1], known)) > 3
 
 
 class _Shipped:
@@ -205,7 +205,7 @@ def test_what_ships_says_what_its_members_said(tmp_path: Path, monkeypatch: pyte
     assert networks.logits("outline", images, batch=4).shape == (1, 6, 1, 64, 64)
     assert card.points["class"]["classes"] == ["disc"]
     assert set(card.points["outline"]["thresholds"]) == {"disc"}
-    assert set(networks.beside("class")) == {"mean", "axes"}
+    assert set(networks.beside("class")) == {"mean", "axes", "texture_mean", "texture_axes", "usual"}
     assert shipped.said["class"]["n"] == len(classify(discs()).judged)
 
 

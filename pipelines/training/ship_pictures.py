@@ -17,12 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipelines.models.certainty import familiar, probabilities, strangeness
+from pipelines.models.certainty import STRANGEST, familiar, probabilities
 from pipelines.models.shipped import Member
 from pipelines.models.store import tensors_of
 from pipelines.training import calibrate
@@ -31,8 +30,6 @@ from pipelines.training.pack import pack_roles
 from pipelines.training.picture_tasks import Classify, Outline, outputs_of
 from pipelines.training.recipes import Sources, recipe
 from pipelines.training.ship import members_of
-
-STRANGEST = 99.0  # percentile of the pictures of the folds; half as much again is withheld
 
 
 @runtime_checkable
@@ -148,12 +145,9 @@ def _of_classes(
     fold, net = next(iter(nets.items()))
     if not hasattr(net, "embed"):
         return points, said, {}
-    task = tasks[fold]
-    everything = task.examples.parted(fold)[0]
-    known = familiar(_features(net, everything.images))
-    strange = strangeness(_features(net, task.judged.images), known).numpy()
-    points["strangest"] = round(1.5 * float(np.percentile(strange, STRANGEST)), 3)
-    return points, said, known
+    learnt, judged = tasks[fold].examples.parted(fold)[0].images, tasks[fold].judged.images
+    points["strangest"] = STRANGEST
+    return points, said, familiar(_features(net, learnt), learnt / 255, (_features(net, judged), judged / 255))
 
 
 @torch.inference_mode()
