@@ -32,6 +32,7 @@ from node.ledger import MAX_ATTEMPTS, Claim, Job, JobState, Ledger
 from node.outcome import evidence_of, make_names_durable, outcome_of, remove_older
 from node.reader import LOAD_AGAIN_SECONDS, NoRoom, Reader
 from node.warm import ChildFault, Died, Limits, NotWanted, PipelineFault, StudyFault, TookTooLong, TookTooMuch
+from pipelines.forms import PRESETS
 
 LEASE_SECONDS = 30.0
 BEAT_SECONDS = 5.0
@@ -192,17 +193,17 @@ class Analysis:
             "files": [str(self._path(sha256)) for sha256 in claim.files],
             "out": str(folder),
             "job": job.key,
-            "preset": job.preset,
-            "predecessor": self._report_before(job),
+            "forms": sorted(map(str, PRESETS[job.preset].forms)),
+            "predecessors": self._reports_before(job),
         }
 
-    def _report_before(self, job: Job) -> tuple[str, str] | None:
-        """SOP and Series Instance UID of the report that this job's will follow."""
+    def _reports_before(self, job: Job) -> dict[str, tuple[str, str]]:
+        """By form: SOP and Series Instance UID of the report that this job's will follow."""
         made = self._ledger.evidence(job.predecessor_key) if job.predecessor_key else ()
         reports = [one for one in made if one.sop_class == REPORT]
         # A job that failed and was retried has left two: the one that counts is of the later attempt.
         last = max(reports, key=lambda one: int(Path(one.path).parts[1]), default=None)
-        return (last.sop_uid, last.series_uid) if last else None
+        return {str(form): (last.sop_uid, last.series_uid) for form in PRESETS[job.preset].forms} if last else {}
 
     def _finish(self, claim: Claim, folder: Path, reply: dict[str, Any], state: JobState) -> None:
         runs = reply["runs"]

@@ -8,7 +8,7 @@ are its parent's, which also watches its time and its memory (warm.py).
 
     {"do": "load", "use": …}                → {"algorithm": {…}, "precision": sentence | null} | {"fault": sentence}
     {"do": "read", "use": …, "name": …, "study": …, "files": […],
-     "out": …, "job": …, "preset": …, "predecessor": [sop, series] | null}
+     "out": …, "job": …, "forms": […], "predecessors": {form: [sop, series]}}
                                  → {"runs": […], "refused": […]} | {"fault": …}
     {"do": "report", "reason": …, "algorithm": {…}} and the rest as for "read", without loading the pipeline
                                  → the same: one run that failed, and its report
@@ -38,6 +38,7 @@ from pipelines import reading, registry
 from pipelines.base import Algorithm, Pipeline
 from pipelines.evidence import NotEvaluated, Predecessor
 from pipelines.filing import Filing
+from pipelines.forms import Form
 from pipelines.instance import one_sentence, open_header, open_instance
 from pipelines.study import Study, read_files
 
@@ -108,8 +109,8 @@ def _read(ask: Ask, pipeline: Pipeline) -> dict[str, Any]:
         name=ask["name"],
         out=Path(ask["out"]),
         job=ask["job"],
-        preset=ask["preset"],
-        predecessor=_predecessor(ask),
+        forms=_forms(ask),
+        predecessors=_predecessors(ask),
     )
     return {"runs": [run.as_json() for run in runs], "refused": refused}
 
@@ -125,7 +126,7 @@ def _report(ask: Ask, algorithm: Algorithm) -> dict[str, Any]:
         raise Fault(f"{study.mixed}; nothing is written under a name that may be the wrong one")
     try:
         folder = Path(ask["out"]) / ask["name"]
-        place = Filing(study, algorithm, ask["job"], folder, ask["preset"], _predecessor(ask))
+        place = Filing(study, algorithm, ask["job"], folder, _forms(ask), _predecessors(ask))
         objects = place.put(NotEvaluated("failed", ask["reason"]), started=datetime.now().replace(microsecond=0))
     except Exception as error:  # its words may name the patient
         raise Fault(f"no report can be written: {type(error).__name__}") from error
@@ -133,8 +134,12 @@ def _report(ask: Ask, algorithm: Algorithm) -> dict[str, Any]:
     return {"runs": [run.as_json()], "refused": refused}
 
 
-def _predecessor(ask: Ask) -> Predecessor | None:
-    return Predecessor(*ask["predecessor"]) if ask.get("predecessor") else None
+def _forms(ask: Ask) -> list[Form]:
+    return [Form.named(name) for name in ask["forms"]]
+
+
+def _predecessors(ask: Ask) -> dict[Form, Predecessor]:
+    return {Form.named(name): Predecessor(*uids) for name, uids in ask["predecessors"].items()}
 
 
 def _study(ask: Ask, opened: Callable[[Path], Dataset]) -> tuple[Study | None, list[str]]:

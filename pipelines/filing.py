@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from pydicom import dcmread
 
 from pipelines import evidence
-from pipelines.base import Algorithm, Findings, derived_uid
+from pipelines.base import Algorithm, Findings
 from pipelines.evidence import NotEvaluated, Predecessor
+from pipelines.evidence.sr import report_uid
+from pipelines.forms import Form
 from pipelines.instance import text
 from pipelines.study import Study
 
@@ -30,18 +32,19 @@ class Filing:
 
     Attributes:
         job: Seeds every UID of the run's objects.
-        predecessor: The report of the study's former revision, if there is one.
+        predecessors: The reports of the study's former revision, by their forms.
         folder: Of this run alone.
+        forms: What is made.
     """
 
     study: Study
     algorithm: Algorithm
     job: str
     folder: Path
-    preset: str
-    predecessor: Predecessor | None = None
+    forms: Collection[Form]
+    predecessors: Mapping[Form, Predecessor] = field(default_factory=dict)
 
-    def put(self, outcome: Findings | NotEvaluated, *, started: datetime) -> tuple[Path, ...]:
+    def put(self, outcome: Findings | NotEvaluated, *, started: datetime) -> dict[Path, Form]:
         """Write the evidence of an outcome, durable on return; raises what ``evidence.write`` raises, with no trace.
 
         An outcome that is no reading has UIDs of its own: a later attempt that succeeds makes new objects, for a PACS
@@ -54,12 +57,12 @@ class Filing:
                 study=self.study,
                 algorithm=self.algorithm,
                 job=job,
-                started=_earlier_start(self.folder, job) or started,
+                started=_earlier_start(self.folder, job, self.forms) or started,
                 out=desk,
-                preset=self.preset,
-                predecessor=self.predecessor,
+                forms=self.forms,
+                predecessors=self.predecessors,
             )
-            return tuple(_moved(path, self.folder) for path in written)
+            return {_moved(path, self.folder): form for path, form in written.items()}
 
 
 @contextmanager
@@ -83,11 +86,12 @@ def _moved(path: Path, folder: Path) -> Path:
     return target
 
 
-def _earlier_start(folder: Path, job: str) -> datetime | None:
+def _earlier_start(folder: Path, job: str, forms: Collection[Form]) -> datetime | None:
     """When this very job was started before, if its report lies here: to repeat it is to make the same bytes."""
     try:
-        report = dcmread(folder / "sr.dcm", specific_tags=["SOPInstanceUID", "ContentDate", "ContentTime"])
-        if text(report, "SOPInstanceUID") != derived_uid(job, "sr"):
+        path = min(folder.glob("sr*.dcm"))
+        report = dcmread(path, specific_tags=["SOPInstanceUID", "ContentDate", "ContentTime"])
+        if text(report, "SOPInstanceUID") not in {report_uid(job, form) for form in forms}:
             return None
         said = text(report, "ContentDate") + text(report, "ContentTime")
         return datetime.strptime(said, "%Y%m%d%H%M%S.%f" if "." in said else "%Y%m%d%H%M%S")

@@ -11,11 +11,12 @@ import logging
 import re
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 from pydicom.sr.coding import Code
@@ -24,6 +25,7 @@ from pipelines import filing
 from pipelines.base import Finding, Findings, Measurement, Pipeline, UnsuitableStudy, WithheldStudy
 from pipelines.evidence import InvalidEvidence, NotEvaluated, Predecessor
 from pipelines.filing import Filing
+from pipelines.forms import USUAL, Form
 from pipelines.instance import Unreadable, one_sentence, text
 from pipelines.study import BadPixels, Study
 
@@ -46,7 +48,7 @@ class Run:
             a ``reason``.
         series_uid: The series that masks and boxes lie on; None where none was read.
         seconds: From the call of the pipeline until the evidence lay on disk.
-        objects: The evidence, as written.
+        objects: The evidence, as written, and the form of each object.
         stages: Seconds per stage: "load", "network", "encode" where they are known.
     """
 
@@ -59,7 +61,7 @@ class Run:
     device: str = "cpu"
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
-    objects: tuple[Path, ...] = ()
+    objects: dict[Path, Form] = field(default_factory=dict)
     stages: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -76,6 +78,7 @@ class Run:
             "notes": list(self.notes),
             "stages": {stage: round(seconds, 3) for stage, seconds in self.stages.items()},
             "objects": [str(path) for path in self.objects],
+            "forms": [str(form) for form in self.objects.values()],
         }
 
 
@@ -98,9 +101,9 @@ def read(
     name: str,
     out: Path,
     job: str,
-    preset: str = "ohif",
+    forms: Collection[Form] = USUAL,
     started: datetime | None = None,
-    predecessor: Predecessor | None = None,
+    predecessors: Mapping[Form, Predecessor] = MappingProxyType({}),
 ) -> tuple[Run, ...]:
     """Run one pipeline over a study and leave its evidence in ``out/name``, in place of what lay there.
 
@@ -108,9 +111,10 @@ def read(
     one patient is not read, and nothing is written under a name that may be the wrong one.
 
     Args:
+        forms: What is made: all that any destination takes.
         job: Seeds every UID; the same job and the same findings make the same bytes.
         started: Content Date and Time; by default now, or as before where this very job has left its report.
-        predecessor: The report of the study's former revision, if there is one.
+        predecessors: The reports of the study's former revision, by their forms.
     """
     clock = _Clock(started or datetime.now().replace(microsecond=0), perf_counter())
     blank = Run(name, "unknown", "failed", device=str(getattr(pipeline, "device", "cpu")))
@@ -119,7 +123,7 @@ def read(
     except Exception as error:
         runs: tuple[Run, ...] = (replace(blank, reason=_explained(error)),)
     else:
-        place = Filing(study, algorithm, job, out / name, preset, predecessor)
+        place = Filing(study, algorithm, job, out / name, forms, predecessors)
         runs = _runs(pipeline, replace(blank, version=algorithm.version), place, clock)
     try:
         filing.clear(out / name, keep={path for run in runs for path in run.objects})

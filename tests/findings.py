@@ -25,6 +25,7 @@ from pydicom.uid import (
 from pipelines import evidence
 from pipelines.base import Algorithm, Finding, Findings, Measurement, Segment
 from pipelines.evidence import codes
+from pipelines.forms import USUAL, Wanted
 from pipelines.study import Series, Study, read_folder
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5)
@@ -37,6 +38,7 @@ SOP_CLASSES = {
     "US": UltrasoundImageStorage,
     "XC": VLPhotographicImageStorage,
 }
+FORMS = {"ohif": USUAL, "air": Wanted(report="references").forms}  # report and Segmentation alone
 # direction of rows and of columns, step from slice to slice
 AXIAL = ((1, 0, 0), (0, 1, 0), (0, 0, 3.0))
 REVERSED = ((1, 0, 0), (0, 1, 0), (0, 0, -3.0))
@@ -142,6 +144,7 @@ def nothing(series: Series, **more: Any) -> Findings:
 def written(outcome: Any, study: Study, out: Path, **more: Any) -> dict[str, Dataset]:
     """The evidence as it lies on disk, by file name."""
     options = {"algorithm": ALGORITHM, "job": "job 1", "started": STARTED} | more
+    options["forms"] = more.get("forms", FORMS[options.pop("preset", "ohif")])
     paths = evidence.write(outcome, study=study, out=out, **options)
     return {path.name: dcmread(path) for path in paths}
 

@@ -17,6 +17,7 @@ from pydicom import dcmread, dcmwrite
 from pydicom.uid import generate_uid
 
 from node.warm import Child, Died, Limits, NotWanted, PipelineFault, StudyFault, TookTooLong, TookTooMuch
+from pipelines.forms import USUAL
 from tests.workplace import ROOT, study_files, until, use
 
 MIB = 1 << 20
@@ -42,7 +43,8 @@ def ask(files: list[Path], out: Path, pipeline: str = "Quick") -> dict[str, Any]
         "files": [str(file) for file in files],
         "out": str(out),
         "job": "a job",
-        "preset": "ohif",
+        "forms": sorted(map(str, USUAL)),
+        "predecessors": {},
     }
 
 

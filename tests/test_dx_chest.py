@@ -25,6 +25,7 @@ from pipelines.study import Study, read_folder
 from pipelines.training.examples import Examples
 from pipelines.training.metrics import dice
 from pipelines.training.recipes.dx_chest import drawn, told_of, turned
+from tests.findings import FORMS
 from tests.peers import SHARED, needs_shared
 
 SET = SHARED / "data" / "cxr_lung_masks" / "train"
@@ -174,7 +175,7 @@ def test_the_evidence_is_valid_and_each_picture_has_its_own_segmentation(
     pipeline: Chest, tmp_path: Path, preset: str
 ) -> None:
     study = written(tmp_path / "in", grey(), grey())
-    (run,) = read(study, pipeline, name="dx_chest", out=tmp_path / "out", job="job", preset=preset)
+    (run,) = read(study, pipeline, name="dx_chest", out=tmp_path / "out", job="job", forms=FORMS[preset])
     assert run.status == "read", run.reason
     segmentations = [ds for ds in map(pydicom.dcmread, run.objects) if ds.Modality == "SEG"]
     assert [[each.SegmentLabel for each in ds.SegmentSequence] for ds in segmentations] == [list(OUTLINES)] * 2

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 
 from pipelines.base import Finding, Findings, Measurement
 from pipelines.evidence import InvalidEvidence, NotEvaluated, Predecessor, codes
+from pipelines.forms import USUAL
 from tests.findings import (
     ALGORITHM,
     GEOMETRIES,
@@ -262,8 +263,8 @@ def test_every_image_that_was_read_is_named(tmp_path):
 
 
 def test_a_revision_names_the_report_that_it_follows(tmp_path, study):
-    before = Predecessor("1.2.3.77", "1.2.3.7")
-    report = written(nothing(study.series[0]), study, tmp_path, job="job 2", predecessor=before)["sr.dcm"]
+    before = dict.fromkeys(USUAL, Predecessor("1.2.3.77", "1.2.3.7"))
+    report = written(nothing(study.series[0]), study, tmp_path, job="job 2", predecessors=before)["sr.dcm"]
     (item,) = report.PredecessorDocumentsSequence
     (series,) = item.ReferencedSeriesSequence
     (document,) = series.ReferencedSOPSequence
@@ -327,11 +328,6 @@ def test_an_outline_that_is_not_of_the_study_is_refused(tmp_path, study):
     stranger = study_of(others, tmp_path / "other").series[0]
     with pytest.raises(InvalidEvidence, match="not of the study"):
         written(outlined(stranger, lesion(blob(stranger))), study, tmp_path)
-
-
-def test_an_unknown_preset_is_an_error(tmp_path, study):
-    with pytest.raises(ValueError, match="there is no preset 'pacs'; there are ohif, air"):
-        written(nothing(study.series[0]), study, tmp_path, preset="pacs")
 
 
 def test_a_measurement_of_a_present_class_is_kept(tmp_path, study):

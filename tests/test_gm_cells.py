@@ -26,6 +26,7 @@ from pipelines.training.matching import counts, matched
 from pipelines.training.nuclei import boxes_of, contact, depth
 from pipelines.training.smears import SmearTask, target
 from pipelines.training.warp import Warp
+from tests.findings import FORMS
 from tests.peers import ROOT, needs_shared
 from tests.photographs import discs, photograph, study_of
 from tests.wrapped import needs_weights
@@ -50,7 +51,7 @@ def pipeline() -> Cells:
 
 def run(pipeline: Cells, study: Study, out: Path, preset: str = "ohif") -> Run:
     started = datetime(2026, 1, 2, 3, 4, 5)
-    (one,) = read(study, pipeline, name="gm_cells", out=out, job="job", preset=preset, started=started)
+    (one,) = read(study, pipeline, name="gm_cells", out=out, job="job", forms=FORMS[preset], started=started)
     return one
 
 

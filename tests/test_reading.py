@@ -253,7 +253,7 @@ def test_a_folder_that_cannot_be_made_is_a_failure_and_no_exception(
     assert run.status == "failed"
     assert run.reason is not None
     assert "Not a directory" in run.reason
-    assert run.objects == ()
+    assert run.objects == {}
 
 
 def test_several_answers_have_a_folder_each_by_their_series(study: Study, tmp_path: Path) -> None:

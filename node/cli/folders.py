@@ -17,6 +17,7 @@ from rich.table import Table
 from node import delivery, routing, sendable
 from node.cli.options import chosen_routes, console, existing_folder, out, own_listener, routes_of, settings_of
 from node.errors import NodeError
+from pipelines.forms import DEFAULT, PRESETS
 
 if TYPE_CHECKING:
     from pipelines.base import Pipeline
@@ -78,7 +79,11 @@ def send(
 @click.option("--out", "target", required=True, type=click.Path(path_type=Path), help="Where the evidence goes.")
 @click.option("--pipeline", "names", multiple=True, help="Only this pipeline, whatever the rules say; may be repeated.")
 @click.option(
-    "--preset", default="ohif", show_default=True, type=click.Choice(["ohif", "air"]), help="How the SR shows regions."
+    "--preset",
+    default=DEFAULT,
+    show_default=True,
+    type=click.Choice(list(PRESETS)),
+    help="For which kind of destination.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @click.pass_context
@@ -144,7 +149,9 @@ class Readings:
         if isinstance(pipeline, str):
             return [reading.Run(name, "unknown", "failed", reason=pipeline)]
         job = reading.job_key(study, pipeline)
-        return reading.read(study, pipeline, name=name, out=self.target / study.uid, job=job, preset=self.preset)
+        return reading.read(
+            study, pipeline, name=name, out=self.target / study.uid, job=job, forms=PRESETS[self.preset].forms
+        )
 
     def _pipeline(self, name: str) -> Pipeline | str:
         from pipelines import registry

@@ -4,7 +4,8 @@
 """
 
 from pipelines.evidence.errors import InvalidEvidence
-from pipelines.evidence.outcome import NotEvaluated, write
+from pipelines.evidence.outcome import write
 from pipelines.evidence.sr import Predecessor
+from pipelines.evidence.told import NotEvaluated
 
 __all__ = ["InvalidEvidence", "NotEvaluated", "Predecessor", "write"]

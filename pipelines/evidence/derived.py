@@ -19,6 +19,7 @@ from pipelines.base import DerivedSeries
 from pipelines.evidence import codes, content, equipment
 from pipelines.evidence.errors import InvalidEvidence
 from pipelines.evidence.stamp import Stamp
+from pipelines.evidence.told import Told
 from pipelines.instance import items, number, text
 
 SERIES_NUMBER = 9101  # behind the Segmentation's
@@ -54,6 +55,12 @@ _LEFT_OUT = frozenset(
         "PerformedProcedureStepDescription",
     }
 )
+
+
+def derived_series(told: Told) -> list[Dataset]:
+    """The images of all derived series of a run."""
+    made = told.findings.derived if told.findings else ()
+    return [image for place, each in enumerate(made) for image in derived_images(each, told.stamp, place=place)]
 
 
 def derived_images(made: DerivedSeries, stamp: Stamp, *, place: int) -> list[Dataset]:

@@ -1,10 +1,10 @@
-"""Findings to measurement groups of a TID 1500 report, in the way that a destination's preset asks for.
+"""Findings to measurement groups of a TID 1500 report, in the way that a destination asks for.
 
-``air`` is what IHE AI Results describes: a volumetric group (TID 1411) that refers to the segment and its series.
-``ohif`` is what OHIF 3.13.2 survives. It takes the groups of one Tracking Unique Identifier together, and if one such
-set has no SCOORD the whole report fails to load. So a volumetric group has the outlines themselves, as regions on the
-source images, beside its numbers; the largest comes first, for OHIF shows the first. A number that has no outline is
-inferred from the whole of an image (TID 320), and what has neither goes into no group.
+``references`` is what IHE AI Results describes: a volumetric group (TID 1411) that refers to the segment and its
+series. ``regions`` is what OHIF 3.13.2 survives. It takes the groups of one Tracking Unique Identifier together, and if
+one such set has no SCOORD the whole report fails to load. So a volumetric group has the outlines themselves, as regions
+on the source images, beside its numbers; the largest comes first, for OHIF shows the first. A number that has no
+outline is inferred from the whole of an image (TID 320), and what has neither goes into no group.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from pipelines.evidence.seg import Drawn, Placed
 from pipelines.evidence.tracking import Track
 from pipelines.series import Series
 
-PRESETS = ("ohif", "air")
 MOST_APART = 20  # outlines that need a group each: of a hundred nuclei or twigs of vessels the largest will do
 _Body = tuple[str, list[Dataset]]  # the template, and what a group has beyond what all groups say
 
@@ -31,13 +30,13 @@ class Writing:
 
     Attributes:
         drawn: Where the segments are.
-        preset: One of ``PRESETS``.
+        regions: ``regions`` or ``references`` (``pipelines.forms``).
     """
 
     series: Series
     algorithm: Algorithm
     drawn: Drawn
-    preset: str
+    regions: str
 
 
 def groups(findings: Findings, tracks: Sequence[Track], writing: Writing) -> tuple[list[Dataset], list[Dataset]]:
@@ -59,7 +58,7 @@ def evaluation(finding: Finding) -> Dataset:
 
 def _groups_of(finding: Finding, track: Track, writing: Writing) -> Iterable[Dataset]:
     places = _places(finding.segment, writing) if finding.segment else ()
-    if finding.segment and (writing.preset == "ohif" or not places):
+    if finding.segment and (writing.regions == "regions" or not places):
         bodies = _outlined(finding, finding.segment, writing)
     elif places:
         bodies = _referring(finding, places, writing)
@@ -124,7 +123,7 @@ def _segment(place: Placed, writing: Writing) -> Iterable[Dataset]:
 def _without_region(finding: Finding, writing: Writing) -> list[_Body]:
     """TID 1501 for what has no outline, as a class or something that is absent."""
     numbers = list(_numbers(finding))
-    if writing.preset == "ohif":
+    if writing.regions == "regions":
         if not numbers:
             return []
         for number in numbers:

@@ -1,6 +1,4 @@
-"""The evidence of one run, built, checked and put on disk: ``seg.dcm`` where something is outlined, ``sr.dcm`` always.
-
-Images of derived series are ``derived-1-0001.dcm`` and so on.
+"""The evidence of one run, built, checked and put on disk: in each form that is asked for, and in each of them once.
 
 All of it or nothing: an object that fails its check takes the others with it. Sends nothing.
 """
@@ -8,51 +6,37 @@ All of it or nothing: an object that fails its check takes the others with it. S
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from pydicom.dataset import Dataset
 
 from pipelines.base import Algorithm, Findings
 from pipelines.evidence import codes
 from pipelines.evidence.check import check
-from pipelines.evidence.derived import derived_images
 from pipelines.evidence.encode import part10
 from pipelines.evidence.errors import InvalidEvidence
-from pipelines.evidence.groups import PRESETS, Writing, groups
+from pipelines.evidence.groups import Writing, groups
+from pipelines.evidence.objects import BUILDERS, STEMS
 from pipelines.evidence.seg import Drawn, draw
 from pipelines.evidence.source import take_over
 from pipelines.evidence.sr import Content, Predecessor, report
 from pipelines.evidence.stamp import Stamp
-from pipelines.evidence.tracking import tracks
+from pipelines.evidence.told import NOT_EVALUATED, NotEvaluated, Told
+from pipelines.forms import USUAL, Form, Kind
 from pipelines.series import Series
 from pipelines.study import Study
 
-# status: outcome (CID 6042), a few words
-_NOT_EVALUATED = {
-    "unsuitable": (codes.NOT_ATTEMPTED, "not evaluated"),
-    "withheld": (codes.NOT_ATTEMPTED, "withheld"),
-    "failed": (codes.FAILED, "failed"),
-}
 
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """An object, and the form that it is of."""
 
-@dataclass(frozen=True)
-class NotEvaluated:
-    """Why there are no findings.
-
-    Attributes:
-        status: "unsuitable", "withheld" or "failed".
-        reason: One sentence.
-    """
-
-    status: str
-    reason: str
-
-    def __post_init__(self) -> None:
-        if self.status not in _NOT_EVALUATED:
-            raise ValueError(f"the status is {self.status!r}, not one of {', '.join(_NOT_EVALUATED)}")
+    form: Form
+    dataset: Dataset
 
 
 def write(
@@ -63,60 +47,83 @@ def write(
     job: str,
     started: datetime,
     out: Path,
-    preset: str = "ohif",
-    predecessor: Predecessor | None = None,
-) -> tuple[Path, ...]:
-    """Write the evidence into ``out``; the same job and findings make the same bytes.
+    forms: Collection[Form] = USUAL,
+    predecessors: Mapping[Form, Predecessor] = MappingProxyType({}),
+) -> dict[Path, Form]:
+    """Write the evidence into ``out``; the same job and findings make the same bytes. Returns what each file is.
 
     Args:
         started: When the analysis began: Content Date and Time.
-        predecessor: The report of the study's former revision, if there is one.
+        predecessors: The reports of the study's former revision, by their forms.
 
     Raises:
         InvalidEvidence: If an object is not right; then nothing is written.
         OSError: If the disk does not take it; then nothing is left.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"there is no preset {preset!r}; there are {', '.join(PRESETS)}")
     if study.mixed:
         raise InvalidEvidence(study.mixed)
     read = _series_read(outcome, study)
     stamp = Stamp(take_over(read[0].header, beside=_own_words(outcome, algorithm)), algorithm, job, started)
-    drawn, content = _content(outcome, read, stamp, preset)
-    made = report(content, stamp, beside=drawn.objects, predecessor=predecessor)
-    objects = {_seg_name(place): each for place, each in enumerate(drawn.objects)} | _derived(outcome, stamp)
-    objects["sr.dcm"] = made
+    made = list(_built(Told(outcome, read, stamp), forms, predecessors))
+    objects = dict(zip(_names(made), made, strict=True))
     images = [instance for series in read for instance in series.instances]
     for name, each in objects.items():
-        if wrong := check(each, source=images, beside=tuple(objects.values())):
+        if wrong := check(each.dataset, source=images, beside=_beside(each.form, made)):
             raise InvalidEvidence(f"{name}: {'; '.join(wrong)}")
-    return _put(objects, out)
+    _put({name: each.dataset for name, each in objects.items()}, out)
+    return {out / name: each.form for name, each in objects.items()}
 
 
-def _content(
-    outcome: Findings | NotEvaluated, read: Sequence[Series], stamp: Stamp, preset: str
-) -> tuple[Drawn, Content]:
+def _built(told: Told, forms: Collection[Form], predecessors: Mapping[Form, Predecessor]) -> Iterator[_Made]:
+    """Segmentations first and reports last, which refer to them."""
+    drawn = {each: _drawn(told, each) for each in sorted({form.encoding for form in forms})}
+    for form in sorted(forms):
+        if form.kind == Kind.SEGMENTATION:
+            yield from (_Made(form, each) for each in drawn[form.encoding].objects)
+        elif form.kind in BUILDERS:
+            yield from (_Made(form, each) for each in BUILDERS[form.kind](told))
+    for form in sorted(forms):
+        if form.kind == Kind.REPORT:
+            content = _content(told, form, drawn[form.encoding])
+            beside = drawn[form.encoding].objects
+            before = predecessors.get(form)
+            yield _Made(form, report(content, told.stamp, form=form, beside=beside, predecessor=before))
+
+
+def _drawn(told: Told, encoding: str) -> Drawn:
+    return draw(told.findings, told.tracks, told.stamp) if told.findings and encoding else Drawn()
+
+
+def _content(told: Told, form: Form, drawn: Drawn) -> Content:
+    outcome = told.outcome
     if isinstance(outcome, NotEvaluated):
-        code, words = _NOT_EVALUATED[outcome.status]
-        return Drawn(), Content(code, words, read, comments=[f"{words}: {outcome.reason}"])
-    named = tracks(outcome.findings, stamp.job)
-    drawn = draw(outcome, named, stamp)
-    written, loose = groups(outcome, named, Writing(outcome.series, stamp.algorithm, drawn, preset))
+        code, words = NOT_EVALUATED[outcome.status]
+        return Content(code, words, told.read, comments=[f"{words}: {outcome.reason}"])
+    writing = Writing(outcome.series, told.stamp.algorithm, drawn, form.regions)
+    written, loose = groups(outcome, told.tracks, writing)
     is_found = any(finding.present for finding in outcome.findings)
-    notes = [*outcome.notes, *drawn.notes]
     words = "findings" if is_found else "nothing found"
-    return drawn, Content(codes.SUCCEEDED, words, read, written, loose, notes)
+    return Content(codes.SUCCEEDED, words, told.read, written, loose, [*outcome.notes, *drawn.notes])
 
 
-def _derived(outcome: Findings | NotEvaluated, stamp: Stamp) -> dict[str, Dataset]:
-    """The images of derived series, by the names of their files."""
-    if isinstance(outcome, NotEvaluated):
-        return {}
-    return {
-        f"derived-{place + 1}-{count:04}.dcm": image
-        for place, made in enumerate(outcome.derived)
-        for count, image in enumerate(derived_images(made, stamp, place=place), start=1)
-    }
+def _beside(form: Form, made: Collection[_Made]) -> tuple[Dataset, ...]:
+    """What a destination that takes this form may have, too: a report speaks of one encoding of the outlines."""
+    of_several = (Kind.SEGMENTATION, Kind.REPORT)
+    return tuple(
+        each.dataset
+        for each in made
+        if form.kind not in of_several or each.form.kind not in of_several or each.form.encoding == form.encoding
+    )
+
+
+def _names(made: Collection[_Made]) -> Iterator[str]:
+    """``seg.dcm``, ``seg-2.dcm``; where a kind is made in several forms, the unusual ones say which they are."""
+    met: dict[Form, int] = {}
+    for each in made:
+        met[each.form] = count = met.get(each.form, 0) + 1
+        is_alone = all(other.form == each.form for other in made if other.form.kind == each.form.kind)
+        how = "" if is_alone or each.form in USUAL else "-".join(("", *str(each.form).lower().split()[1:]))
+        yield f"{STEMS[each.form.kind]}{how}{f'-{count}' if count > 1 else ''}.dcm"
 
 
 def _series_read(outcome: Findings | NotEvaluated, study: Study) -> tuple[Series, ...]:
@@ -141,11 +148,7 @@ def _own_words(outcome: Findings | NotEvaluated, algorithm: Algorithm) -> str:
     return " ".join([about, *outcome.notes, *labels, *made])
 
 
-def _seg_name(place: int) -> str:
-    return f"seg-{place + 1}.dcm" if place else "seg.dcm"
-
-
-def _put(objects: dict[str, Dataset], out: Path) -> tuple[Path, ...]:
+def _put(objects: dict[str, Dataset], out: Path) -> None:
     """All files under other names first, then renamed: nobody meets half an object."""
     out.mkdir(parents=True, exist_ok=True)
     parts = {out / f".{name}.part": out / name for name in objects}
@@ -155,7 +158,8 @@ def _put(objects: dict[str, Dataset], out: Path) -> tuple[Path, ...]:
                 file.writelines(part10(each))
                 file.flush()
                 os.fsync(file.fileno())
-        return tuple(part.replace(path) for part, path in parts.items())
+        for part, path in parts.items():
+            part.replace(path)
     finally:
         for part in parts:
             part.unlink(missing_ok=True)

@@ -14,9 +14,11 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 
+from pipelines.base import derived_uid
 from pipelines.evidence import codes, content, equipment
 from pipelines.evidence.library import image_library
 from pipelines.evidence.stamp import Stamp
+from pipelines.forms import USUAL, Form
 from pipelines.instance import items, text
 from pipelines.series import Series
 
@@ -52,13 +54,15 @@ class Content:
     comments: Sequence[str] = ()
 
 
-def report(said: Content, stamp: Stamp, *, beside: Sequence[Dataset], predecessor: Predecessor | None) -> Dataset:
+def report(
+    said: Content, stamp: Stamp, *, form: Form, beside: Sequence[Dataset], predecessor: Predecessor | None
+) -> Dataset:
     """One report.
 
     Args:
         beside: The run's other objects, which the report may refer to.
     """
-    made = _empty(said, stamp)
+    made = _empty(said, stamp, form)
     made.ValueType, made.ContinuityOfContent = "CONTAINER", "CONTINUOUS"
     made.ConceptNameCodeSequence = [content.coded(codes.IMAGING_MEASUREMENT_REPORT)]
     made.ContentTemplateSequence = [content.template_item("1500")]
@@ -72,14 +76,19 @@ def report(said: Content, stamp: Stamp, *, beside: Sequence[Dataset], predecesso
     return made
 
 
-def _empty(said: Content, stamp: Stamp) -> Dataset:
+def report_uid(job: str, form: Form, of: str = "sr") -> str:
+    """SOP Instance UID of a job's report: each form is another document."""
+    return derived_uid(job, of, *(() if form in USUAL else (form,)))
+
+
+def _empty(said: Content, stamp: Stamp, form: Form) -> Dataset:
     """The header: patient and study as the source has them, and the flags of the SR Document General module."""
     algorithm = stamp.algorithm
     made: Dataset = hd.SOPClass(
         study_instance_uid=said.read[0].header.StudyInstanceUID,
-        series_instance_uid=stamp.uid("sr series"),
+        series_instance_uid=report_uid(stamp.job, form, "sr series"),
         series_number=SERIES_NUMBER,
-        sop_instance_uid=stamp.uid("sr"),
+        sop_instance_uid=report_uid(stamp.job, form),
         sop_class_uid=Comprehensive3DSRStorage,
         instance_number=1,
         modality="SR",

@@ -1,0 +1,28 @@
+"""Who makes which kind of object: one line each. Report and Segmentation, which have several forms, are in outcome.py.
+
+A kind that has no line here is not made. What an object has to keep to stands in ``check.py``, a line per SOP class.
+"""
+
+from __future__ import annotations
+
+from pipelines.evidence.derived import derived_series
+from pipelines.evidence.told import Builder
+from pipelines.forms import Kind
+
+BUILDERS: dict[Kind, Builder] = {
+    Kind.DERIVED_SERIES: derived_series,
+}
+
+# what the files are called
+STEMS = {
+    Kind.SEGMENTATION: "seg",
+    Kind.DERIVED_SERIES: "derived",
+    Kind.KEY_OBJECTS: "key-objects",
+    Kind.PRESENTATION_STATE: "presentation",
+    Kind.SECONDARY_CAPTURE: "capture",
+    Kind.PARAMETRIC_MAP: "map",
+    Kind.MAP_CAPTURE: "map-capture",
+    Kind.RT_STRUCTURE_SET: "structures",
+    Kind.PDF: "document",
+    Kind.REPORT: "sr",
+}
