@@ -197,6 +197,7 @@ def _new_job(route: Route, why: str) -> NewJob:
 class _Rung:
     next: float  # of time.monotonic
     patience: float
+    priority: int
 
 
 class Ringing:
@@ -214,7 +215,7 @@ class Ringing:
 
     def ring_now(self, number: int, priority: int) -> None:
         if self._ring(number, priority):
-            self._rung[number] = _Rung(time.monotonic() + FIRST_PATIENCE, FIRST_PATIENCE)
+            self._rung[number] = _Rung(time.monotonic() + FIRST_PATIENCE, FIRST_PATIENCE, priority)
 
     def ring(self, ready: Sequence[tuple[int, int]]) -> None:
         """Ring for those of ``ready``, as (number, priority), that need it."""
@@ -228,7 +229,8 @@ class Ringing:
         now = time.monotonic()
         for number, priority in ready:
             rung = self._rung.get(number)
-            if rung is not None and rung.next > now and not is_empty:
+            is_moved_up = rung is not None and priority < rung.priority  # somebody has made it more urgent
+            if rung is not None and rung.next > now and not is_empty and not is_moved_up:
                 continue
             if waiting[priority] >= FULL:
                 continue
@@ -236,4 +238,4 @@ class Ringing:
                 return
             waiting[priority] += 1
             patience = FIRST_PATIENCE if rung is None else min(rung.patience * 2, LONGEST_PATIENCE)
-            self._rung[number] = _Rung(now + patience, patience)
+            self._rung[number] = _Rung(now + patience, patience, priority)

@@ -8,6 +8,8 @@ NodeError
 │   ├── InvalidUid             0117  a UID that breaks the rules of PS3.5 section 9.1
 │   └── NotAuthorised          0124
 ├── BadSettings                a key of settings.toml that is unknown or impossible; exit status 2
+├── Unknown                    the ledger knows nothing of that name
+├── NotNow                     what is asked for does not go with the state that the thing is in
 ├── Unavailable                a thing that this machine lacks or that does not answer; try again later
 └── LostClaim                  another worker holds the job by now: drop the result
 """
@@ -57,6 +59,14 @@ class NotAuthorised(Refusal):
 
 class BadSettings(NodeError):
     """A setting is unknown or impossible; the sentence names the key, the value and what is allowed."""
+
+
+class Unknown(NodeError):
+    """The ledger knows nothing of that name or number."""
+
+
+class NotNow(NodeError):
+    """What is asked for does not go with the state that the thing is in; the sentence says what would."""
 
 
 class Unavailable(NodeError):

@@ -13,6 +13,7 @@ import os
 import re
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import uuid4
 
 from pydicom.charset import convert_encodings, decode_bytes
@@ -65,6 +66,7 @@ class Head:
     Attributes:
         patient_key: SHA-256 of Patient ID, its issuer, name and birth date, so that the ledger holds no identity.
         expected: Number of Study Related Instances (0020,1208), where the sender tells it.
+        patient_id: Patient ID (0010,0020), for the audit trail alone.
     """
 
     study_uid: str
@@ -74,6 +76,7 @@ class Head:
     modality: str
     patient_key: str
     expected: int | None
+    patient_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,20 @@ def read_head(file: int, *, start: int, transfer_syntax: str) -> Head:
         modality=_text(values.get(_MODALITY, b""))[:16],
         patient_key=_patient_key(values),
         expected=int(expected) if re.fullmatch(r"[0-9]{1,9}", expected) and int(expected) > 0 else None,
+        patient_id=_decoded(values.get(_ID, b""), _text(values.get(_CHARACTER_SET, b"")).split("\\"))[:64],
     )
+
+
+def head_of(path: Path) -> Head:
+    """The head of a Part 10 file.
+
+    Raises:
+        Refusal: As ``read_meta`` and ``read_head``.
+        OSError: If the file cannot be read.
+    """
+    with path.open("rb") as file:
+        meta = read_meta(file.fileno())
+        return read_head(file.fileno(), start=meta.dataset_start, transfer_syntax=meta.transfer_syntax)
 
 
 def _patient_key(values: dict[int, bytes]) -> str:

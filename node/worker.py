@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from node.supervisor import Part, supervise
 
 STATE_FILE = "workers.json"  # beside spool and evidence
 DRAIN_SECONDS = 20.0  # what a running job may still take
+DRAINED_LOOK_SECONDS = 1.0  # between two looks whether a drained worker may go on
 _events = log.get("worker")
 
 
@@ -112,8 +113,9 @@ def _analyze(options: WorkerOptions, device: str) -> None:
     bell = Bell(options.broker_url)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = options.threads or max(1, cores // len(devices(options.device)))
+    ledger = Ledger(options.ledger_url)
     analysis = Analysis(
-        Ledger(options.ledger_url),
+        ledger,
         Limits(device, threads, int(options.memory_gib * 2**30)),
         Rules(
             evidence=options.evidence,
@@ -129,7 +131,8 @@ def _analyze(options: WorkerOptions, device: str) -> None:
     )
     try:
         analysis.warm(sorted({route.use for route in options.routes.values()}))
-        serve(options.broker_url, ANALYZE, analysis, threads=1, stop=stop, name=_owner(device))
+        gated = unless_drained(analysis, ledger.is_drained, name_of(device), stop)
+        serve(options.broker_url, ANALYZE, gated, threads=1, stop=stop, name=_owner(device))
     finally:
         analysis.close()
 
@@ -140,15 +143,17 @@ def _deliver(options: WorkerOptions) -> None:
     from node.tasks import DELIVER, serve
 
     stop = threading.Event()
+    ledger = Ledger(options.ledger_url)
     outbox = Outbox(
-        Ledger(options.ledger_url),
+        ledger,
         evidence=options.evidence,
         destinations=options.destinations,
         owner=_owner("deliver"),
         stop=stop,
     )
     threads = max(2, options.deliver_threads)  # one would be the main thread's
-    serve(options.broker_url, DELIVER, outbox, threads=threads, stop=stop, name=_owner("deliver"))
+    gated = unless_drained(outbox, ledger.is_drained, name_of("deliver"), stop)
+    serve(options.broker_url, DELIVER, gated, threads=threads, stop=stop, name=_owner("deliver"))
 
 
 def _clock(options: WorkerOptions) -> None:
@@ -170,6 +175,31 @@ def _clock(options: WorkerOptions) -> None:
         Clock(ledger, path=path, routes=options.routes, bell=Bell(options.broker_url), counts=counts).run(stop)
     finally:
         counts.close()
+
+
+def name_of(device: str) -> str:
+    """What an administrator calls a worker: ``host/device``, where device is cpu, cuda:0, …, or deliver."""
+    return f"{socket.gethostname()}/{device}"
+
+
+def unless_drained(
+    act: Callable[[int], None], is_drained: Callable[[str], bool], worker: str, stop: threading.Event
+) -> Callable[[int], None]:
+    """``act``, which waits while the worker is drained. The bell that it holds then is rung again for others."""
+
+    def heard(number: int) -> None:
+        waits = False
+        while is_drained(worker):
+            if not waits:
+                _events.info("drained: takes nothing more", owner=worker)
+            waits = True
+            if stop.wait(DRAINED_LOOK_SECONDS):
+                return
+        if waits:
+            _events.info("takes work again", owner=worker)
+        act(number)
+
+    return heard
 
 
 def _owner(device: str) -> str:

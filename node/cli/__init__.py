@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from node.cli import folders, life, models, parts, queue
+from node.cli import acts, folders, life, models, parts, queue
+from node.cli.audit import audit
 from node.cli.demo import demo
 from node.cli.doctor import doctor
 from node.cli.viewer import viewer
@@ -37,7 +38,8 @@ for command in (
     *(parts.up, parts.listen, parts.work, parts.web),
     *(demo, doctor, viewer),
     *(folders.send, folders.read),
-    *(queue.status, queue.retry, queue.cancel, queue.hold, queue.release),
+    *(queue.status, audit, acts.retry, acts.cancel, acts.quarantine, acts.priority, acts.resend),
+    *(acts.hold, acts.release, acts.drain, acts.resume),
     *(life.train, life.evaluate, life.explain, models.models),
 ):
     wetread.add_command(command)

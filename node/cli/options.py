@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+import socket
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -10,6 +13,7 @@ import click
 from rich.console import Console
 
 from node import settings as settings_file
+from node.audit import Actor, Source, Trail
 from node.delivery import Destination
 from node.errors import BadSettings
 from node.routing import Route
@@ -27,6 +31,21 @@ def settings_of(context: click.Context) -> Settings:
         BadSettings: One sentence per mistake.
     """
     return settings_file.load(context.obj)[0]
+
+
+def trail_of(settings: Settings) -> Trail:
+    """The audit trail of this machine."""
+    return Trail(settings.node.folder / "audit", Source(settings.node.ae_title, socket.gethostname()))
+
+
+def person() -> Actor:
+    """Who sits at the command line: the account, and the one behind it where sudo tells."""
+    try:
+        account = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        account = str(os.geteuid())
+    behind = os.environ.get("SUDO_USER")
+    return Actor(f"{behind} as {account}" if behind else account, socket.gethostname(), "command line")
 
 
 def models_of(settings: Settings) -> Path:

@@ -1,4 +1,4 @@
-"""``wetread status`` and what an administrator does: retry, cancel, hold, release."""
+"""``wetread status``: the queue, once or live."""
 
 from __future__ import annotations
 
@@ -69,62 +69,6 @@ def status(context: click.Context, watch: bool, as_json: bool, limit: int) -> No
                     live.update(picture(ledger, limit, running_parts(settings)), refresh=True)
         else:
             out.print(picture(ledger, limit, running_parts(settings)))
-
-
-@click.command()
-@click.argument("job", type=int)
-@click.pass_context
-def retry(context: click.Context, job: int) -> None:
-    """Queue a job that failed once more, or send again what could not be delivered.
-
-    \b
-    Example: wetread retry 17
-    """
-    with opened(context) as ledger:
-        ledger.retry(job)
-        out.print(f"job {job}: what had failed of it is queued again")
-
-
-@click.command()
-@click.argument("job", type=int)
-@click.pass_context
-def cancel(context: click.Context, job: int) -> None:
-    """Cancel a job that waits or runs.
-
-    \b
-    Example: wetread cancel 17
-    """
-    with opened(context) as ledger:
-        ledger.cancel(job)
-        out.print(f"job {job} is cancelled")
-
-
-@click.command()
-@click.argument("study")
-@click.option("--reason", default="held by the administrator", show_default=True)
-@click.pass_context
-def hold(context: click.Context, study: str, reason: str) -> None:
-    """Hold a study: nothing of it is read or sent until it is released.
-
-    \b
-    Example: wetread hold 1.2.840.1 --reason "wrong patient?"
-    """
-    with opened(context) as ledger:
-        ledger.hold(study, reason)
-        out.print(f"study {study} is held")
-
-
-@click.command()
-@click.argument("study")
-@click.pass_context
-def release(context: click.Context, study: str) -> None:
-    """Release a study that is held, or route one again that no rule wanted.
-
-    \b
-    Example: wetread release 1.2.840.1
-    """
-    with opened(context) as ledger:
-        out.print(ledger.release(study))
 
 
 def styled(state: str) -> Text:

@@ -25,6 +25,7 @@ from node.ledger.entries import (
     Delivery,
     DeliveryClaim,
     DeliveryState,
+    Drained,
     Evidence,
     Instance,
     Job,
@@ -37,6 +38,7 @@ from node.ledger.entries import (
     StudyState,
 )
 from node.ledger.jobs import Jobs
+from node.ledger.orders import Orders
 from node.ledger.overview import Pages
 from node.ledger.settling import Settling
 from node.ledger.steady import Machine, Steady
@@ -49,6 +51,7 @@ __all__ = [
     "Delivery",
     "DeliveryClaim",
     "DeliveryState",
+    "Drained",
     "Evidence",
     "Instance",
     "Job",
@@ -64,7 +67,7 @@ __all__ = [
 ]
 
 
-class Ledger(Arrivals, Settling, Jobs, Deliveries, Commitments, Pages):
+class Ledger(Arrivals, Settling, Jobs, Orders, Deliveries, Commitments, Pages):
     """The ledger of one node, in SQLite (one machine) or PostgreSQL (several), shared by its processes and threads.
 
     Args:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, and_, insert, select, update
 
-from node.errors import NodeError
+from node.errors import Unknown
 from node.ledger.database import Database
 from node.ledger.entries import Delivery, DeliveryState, Evidence, Job, JobState
 from node.ledger.tables import deliveries, evidence, instances, jobs, studies
@@ -43,14 +43,14 @@ def locked_study(db: Connection, study_uid: str) -> Row[Any]:
     """The study's row, which no one else changes until this transaction ends."""
     row = db.execute(select(studies).where(studies.c.uid == study_uid).with_for_update()).one_or_none()
     if row is None:
-        raise NodeError(f"the ledger knows no study {study_uid}")
+        raise Unknown(f"the ledger knows no study {study_uid}")
     return row
 
 
 def locked_job(db: Connection, job_id: int) -> Row[Any]:
     row = db.execute(select(jobs).where(jobs.c.id == job_id).with_for_update()).one_or_none()
     if row is None:
-        raise NodeError(f"the ledger knows no job {job_id}")
+        raise Unknown(f"the ledger knows no job {job_id}")
     return row
 
 
@@ -96,6 +96,21 @@ def sent_anew(moment: float) -> dict[str, Any]:
     forgotten = ("owner", "lease_until", "first_failed_at", "delivered_at", "verified_at", "reason")
     waits = {"state": DeliveryState.WAITING, "not_before": moment, "queued_at": moment, "verified": False}
     return waits | dict.fromkeys(forgotten)
+
+
+def ended(which: Any, state: JobState, moment: float, reason: str) -> Any:
+    """SQL: the jobs have ended without a result."""
+    return update(jobs).where(which).values(state=state, done_at=moment, lease_until=None, reason=reason)
+
+
+def send_to(db: Connection, job: Job, destination: str, moment: float) -> int:
+    """The job's evidence is to be sent there from the beginning; the id of the delivery."""
+    same = and_(deliveries.c.job_id == job.id, deliveries.c.destination == destination)
+    again = update(deliveries).where(same).values(sent_anew(moment))
+    if (known := db.scalars(again.returning(deliveries.c.id)).one_or_none()) is not None:
+        return int(known)
+    new = {"job_id": job.id, "destination": destination, "attempts": 0} | sent_anew(moment)
+    return int(db.scalars(insert(deliveries).values(new).returning(deliveries.c.id)).one())
 
 
 def is_held(table: Any) -> Any:

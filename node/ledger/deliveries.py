@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, func, insert, or_, select, text, update
 
-from node.errors import LostClaim, NodeError
+from node.errors import LostClaim, NotNow, Unknown
 from node.ledger.chapter import ACCEPTED, Chapter, delivery_of, evidence_of, is_held, job_of, sent_anew
 from node.ledger.entries import Delivery, DeliveryClaim, DeliveryState
 from node.ledger.tables import answers, deliveries, jobs
@@ -158,13 +158,13 @@ class Deliveries(Chapter):
             allowed = deliveries.c.state.in_((DeliveryState.DEAD, DeliveryState.WAITING))
             which = and_(deliveries.c.id == delivery_id, allowed)
             if db.execute(update(deliveries).where(which).values(sent_anew(moment))).rowcount != 1:
-                raise NodeError(f"there is no delivery {delivery_id} that is dead or waiting")
+                raise NotNow(f"there is no delivery {delivery_id} that is dead or waiting")
 
     def delivery(self, delivery_id: int) -> Delivery:
         with self._database.reading() as db:
             row = db.execute(select(deliveries).where(deliveries.c.id == delivery_id)).one_or_none()
         if row is None:
-            raise NodeError(f"the ledger knows no delivery {delivery_id}")
+            raise Unknown(f"the ledger knows no delivery {delivery_id}")
         return delivery_of(row)
 
 
@@ -221,6 +221,8 @@ def is_claimed(claim: DeliveryClaim) -> Any:
 
 def _claimed(db: Connection, delivery: Delivery, owner: str) -> DeliveryClaim:
     accepted = select(answers.c.sop_uid).where(answers.c.delivery_id == delivery.id, answers.c.verdict.in_(ACCEPTED))
+    if delivery.whole_since is not None:  # somebody wants it sent again, all of it
+        accepted = accepted.where(answers.c.answered_at >= delivery.whole_since)
     done = set(db.scalars(accepted))
     objects = evidence_of(db, delivery.job_id)
     return DeliveryClaim(

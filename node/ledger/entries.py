@@ -146,7 +146,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Delivery:
-    """The evidence of one job for one destination."""
+    """The evidence of one job for one destination.
+
+    Attributes:
+        whole_since: When an administrator asked for all of it once more; what was accepted before does not count then.
+    """
 
     id: int
     job_id: int
@@ -163,6 +167,16 @@ class Delivery:
     verified_at: float | None
     verified: bool
     reason: str | None
+    whole_since: float | None
+
+
+@dataclass(frozen=True)
+class Drained:
+    """A worker that takes nothing more, until it is resumed; ``worker`` as ``host/device``."""
+
+    worker: str
+    since: float
+    reason: str
 
 
 @dataclass(frozen=True)

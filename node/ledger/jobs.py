@@ -12,11 +12,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, exists, insert, or_, select, update
 
-from node.errors import LostClaim, NodeError
-from node.ledger.chapter import Chapter, evidence_of, is_held, job_of, locked_job, members, sent_anew
-from node.ledger.entries import MAX_ATTEMPTS, Claim, DeliveryState, Evidence, Job, JobState
+from node.errors import LostClaim, Unknown
+from node.ledger.chapter import Chapter, ended, evidence_of, is_held, job_of, locked_job, members, send_to
+from node.ledger.entries import MAX_ATTEMPTS, Claim, Evidence, Job, JobState
 from node.ledger.settling import last_done_key
-from node.ledger.tables import deliveries, evidence, jobs, studies
+from node.ledger.tables import evidence, jobs, studies
 
 REPORT_ATTEMPTS = 2  # to say in a report that the job took its worker along too often
 REPLACED = "a newer revision of the study settled first"
@@ -43,9 +43,9 @@ class Jobs(Chapter):
             if db.execute(select(jobs.c.id).where(which)).one_or_none() is None:
                 return None
         with self._database.writing() as db:
-            db.execute(_ended(and_(which, COUNTED >= MOST_ATTEMPTS), JobState.QUARANTINED, moment, SPENT))
+            db.execute(ended(and_(which, COUNTED >= MOST_ATTEMPTS), JobState.QUARANTINED, moment, SPENT))
             # A run that was lost is not worth repeating once a newer revision has settled.
-            db.execute(_ended(and_(which, _is_replaced()), JobState.SUPERSEDED, moment, REPLACED))
+            db.execute(ended(and_(which, _is_replaced()), JobState.SUPERSEDED, moment, REPLACED))
             row = db.execute(
                 update(jobs)
                 .where(which)
@@ -65,7 +65,7 @@ class Jobs(Chapter):
                 jobs.c.study_uid == row.study_uid, jobs.c.pipeline == row.pipeline, jobs.c.revision < row.revision
             )
             silent = and_(older, jobs.c.state == JobState.RUNNING)
-            db.execute(_ended(silent, JobState.SUPERSEDED, moment, REPLACED))
+            db.execute(ended(silent, JobState.SUPERSEDED, moment, REPLACED))
             return _claimed(db, row, owner)
 
     def heartbeat(self, job_id: int, owner: str, attempt: int, lease_seconds: float, now: float | None = None) -> bool:
@@ -101,7 +101,7 @@ class Jobs(Chapter):
         with self._database.writing() as db:
             job = _close(db, claim, {"state": state, "done_at": moment} | values)
             _keep_evidence(db, job, evidence)
-            return [_send_to(db, job, destination, moment) for destination in job.destinations if evidence]
+            return [send_to(db, job, destination, moment) for destination in job.destinations if evidence]
 
     def fail(
         self, claim: Claim, *, reason: str, retry_at: float | None, counts: bool = True, now: float | None = None
@@ -141,48 +141,11 @@ class Jobs(Chapter):
         with self._database.writing() as db:
             _close(db, claim, values)
 
-    def retry(self, job_id: int, *, now: float | None = None) -> None:
-        """An administrator lets a job that ended without a result start afresh, and has its dead deliveries sent again.
-
-        Raises:
-            NodeError: If there is nothing to retry, or a newer revision of the study has settled: what is sent late
-                must not look like the newest.
-        """
-        moment = self._now(now)
-        with self._database.writing() as db:
-            job = locked_job(db, job_id)
-            failed = job.state == JobState.DONE and job.outcome == "failed"  # its report says so, and was sent
-            starts = failed or job.state in (JobState.FAILED, JobState.QUARANTINED, JobState.CANCELLED)
-            dead = and_(deliveries.c.job_id == job_id, deliveries.c.state == DeliveryState.DEAD)
-            if not starts and db.scalars(select(deliveries.c.id).where(dead).limit(1)).one_or_none() is None:
-                raise NodeError(
-                    f"job {job_id} is {job.state}; only a failed, quarantined or cancelled one is retried, or one with "
-                    "a dead delivery"
-                )
-            newest = db.scalars(select(studies.c.revision).where(studies.c.uid == job.study_uid)).one()
-            if job.revision != newest:
-                raise NodeError(f"job {job_id} is of revision {job.revision}; the study is at revision {newest}")
-            db.execute(update(deliveries).where(dead).values(sent_anew(moment)))
-            if not starts:
-                return
-            again = {"state": JobState.QUEUED, "not_before": moment, "forgiven": jobs.c.attempts}
-            cleared = {"owner": None, "lease_until": None, "done_at": None, "reason": None}
-            db.execute(update(jobs).where(jobs.c.id == job_id).values(again | cleared))
-
-    def cancel(self, job_id: int, *, now: float | None = None) -> None:
-        """An administrator stops a job; a worker that runs it learns so at its next heartbeat."""
-        moment = self._now(now)
-        with self._database.writing() as db:
-            job = locked_job(db, job_id)
-            if job.state not in (JobState.QUEUED, JobState.RUNNING):
-                raise NodeError(f"job {job_id} is {job.state}; only a queued or running one is cancelled")
-            db.execute(_ended(jobs.c.id == job_id, JobState.CANCELLED, moment, "cancelled by an administrator"))
-
     def job(self, job_id: int) -> Job:
         with self._database.reading() as db:
             row = db.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
         if row is None:
-            raise NodeError(f"the ledger knows no job {job_id}")
+            raise Unknown(f"the ledger knows no job {job_id}")
         return job_of(row)
 
 
@@ -226,10 +189,6 @@ def _mine(job_id: int, owner: str, attempt: int) -> Any:
     return and_(jobs.c.id == job_id, jobs.c.state == JobState.RUNNING, token)
 
 
-def _ended(which: Any, state: JobState, moment: float, reason: str) -> Any:
-    return update(jobs).where(which).values(state=state, done_at=moment, lease_until=None, reason=reason)
-
-
 def _close(db: Connection, claim: Claim, values: dict[str, Any]) -> Job:
     mine = _mine(claim.job.id, claim.owner, claim.attempt)
     row = db.execute(update(jobs).where(mine).values({"lease_until": None} | values).returning(jobs)).one_or_none()
@@ -255,12 +214,3 @@ def _keep_evidence(db: Connection, job: Job, objects: Sequence[Evidence]) -> Non
     ]
     if rows:
         db.execute(insert(evidence), rows)
-
-
-def _send_to(db: Connection, job: Job, destination: str, moment: float) -> int:
-    same = and_(deliveries.c.job_id == job.id, deliveries.c.destination == destination)
-    again = update(deliveries).where(same).values(sent_anew(moment))
-    if (known := db.scalars(again.returning(deliveries.c.id)).one_or_none()) is not None:
-        return int(known)
-    new = {"job_id": job.id, "destination": destination, "attempts": 0} | sent_anew(moment)
-    return int(db.scalars(insert(deliveries).values(new).returning(deliveries.c.id)).one())

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
 
-from node.errors import NodeError
+from node.errors import Unknown
 from node.ledger.chapter import ACCEPTED, Chapter, chunks, delivery_of, evidence_of, job_of
 from node.ledger.entries import (
     Answer,
@@ -52,7 +52,7 @@ class Pages(Chapter):
         """Everything about one study.
 
         Raises:
-            NodeError: If the ledger does not know it.
+            Unknown: If the ledger does not know it.
         """
         with self._database.reading() as db:
             return _history(db, _row_of(db, study_uid))
@@ -98,7 +98,7 @@ class Pages(Chapter):
 def _row_of(db: Connection, study_uid: str) -> Row[Any]:
     row = db.execute(select(studies).where(studies.c.uid == study_uid)).one_or_none()
     if row is None:
-        raise NodeError(f"the ledger knows no study {study_uid}")
+        raise Unknown(f"the ledger knows no study {study_uid}")
     return row
 
 

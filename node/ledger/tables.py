@@ -156,8 +156,18 @@ deliveries = Table(
     Column("verified_at", Double),
     Column("verified", Boolean, nullable=False),
     Column("reason", Text),
+    Column("whole_since", Double),  # what was accepted before it is sent again
     UniqueConstraint("job_id", "destination"),
     Index(None, "state", "destination"),
+)
+
+# Workers that are to take nothing more.
+drained = Table(
+    "drained",
+    tables,
+    Column("worker", String(255), primary_key=True),  # host/device
+    Column("since", Double, nullable=False),
+    Column("reason", Text, nullable=False),
 )
 
 # The ledger's time, per boot of each machine (steady.py).

@@ -35,7 +35,7 @@ from node.spool.part import (
     preamble_and_meta,
 )
 
-__all__ = ["IMPLEMENTATION_CLASS_UID", "IMPLEMENTATION_VERSION", "Arrival", "Origin", "Part", "Spool"]
+__all__ = ["IMPLEMENTATION_CLASS_UID", "IMPLEMENTATION_VERSION", "Arrival", "Origin", "Part", "Spool", "object_path"]
 
 _GIB = 1 << 30
 _events = log.get("spool")
@@ -180,6 +180,11 @@ class Spool:
                 yield _arrival(file, file.stem, Origin(received_at=file.stat().st_mtime))
             except Refusal as reason:
                 _events.error("passed over", file=file.name, reason=str(reason))
+
+
+def object_path(root: Path, sha256: str) -> Path:
+    """Where the instance lies in the spool at ``root``, for who only looks."""
+    return root / "objects" / sha256[:2] / f"{sha256}.dcm"
 
 
 def _arrival(path: Path, sha256: str, origin: Origin) -> Arrival:

@@ -1,0 +1,57 @@
+"""Who received, used, sent, changed and deleted what: audit messages of PS3.15 A.5, kept where no change goes unseen.
+
+    messages.py  an event and its message in XML
+    records.py   one record, and what binds it to the one before
+    trail.py     the records on disk
+    verification.py  whether they are as they were written
+
+It knows no ledger and no spool; whoever acts says what was done. Unlike the log it names patients, by their ID alone.
+"""
+
+from __future__ import annotations
+
+from node.audit.messages import (
+    Act,
+    Actor,
+    Event,
+    Source,
+    Transfer,
+    accessed,
+    activity,
+    administered,
+    alarm,
+    authenticated,
+    begins,
+    deleted,
+    exported,
+    imported,
+    log_used,
+    queried,
+    transferred,
+)
+from node.audit.records import Entry
+from node.audit.trail import Trail
+from node.audit.verification import Verdict
+
+__all__ = [
+    "Act",
+    "Actor",
+    "Entry",
+    "Event",
+    "Source",
+    "Trail",
+    "Transfer",
+    "Verdict",
+    "accessed",
+    "activity",
+    "administered",
+    "alarm",
+    "authenticated",
+    "begins",
+    "deleted",
+    "exported",
+    "imported",
+    "log_used",
+    "queried",
+    "transferred",
+]
