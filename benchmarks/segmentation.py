@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 SLICES, SIZE = 300, 512
 COUNTS = (1, 10, 50)
-WRITERS = ("wetread BINARY", "dcmqi BINARY", "highdicom BINARY")
+WRITERS = ("wetread BINARY", "wetread LABELMAP", "dcmqi BINARY", "highdicom BINARY", "highdicom LABELMAP")
 # A small process between, for the peak memory of a child begins with that of its parent. The last line of a writer in
 # Python is its warm seconds and warm CPU seconds.
 MEASURE = """
@@ -69,16 +69,18 @@ def write(writer: str, folder: Path, labels_file: Path, out: Path) -> dict[str, 
     labels = np.load(labels_file)
     count = int(labels.max())
     import highdicom as hd
-    from pydicom.uid import ExplicitVRLittleEndian
+    from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
     from pipelines.base import Algorithm
     from pipelines.evidence import codes, equipment
     from pipelines.evidence.encode import part10
-    from pipelines.evidence.slices import Masks, fill, slices_of
+    from pipelines.evidence.slices import fill, slices_of
     from pipelines.evidence.source import lean_images, take_over
     from pipelines.evidence.stamp import Stamp
+    from pipelines.evidence.voxels import Masks
     from pipelines.study import read_folder
 
+    maker, encoding = writer.split()
     algorithm = Algorithm("organs", "1.0.0", codes.ARTIFICIAL_INTELLIGENCE, "0" * 64)
 
     def made_on(images: list[Any], pixels: NDArray[np.uint8]) -> Any:
@@ -96,14 +98,14 @@ def write(writer: str, folder: Path, labels_file: Path, out: Path) -> dict[str, 
         return hd.seg.Segmentation(
             source_images=images,
             pixel_array=pixels,
-            segmentation_type="BINARY",
+            segmentation_type=encoding,
             segment_descriptions=descriptions,
             series_instance_uid=hd.UID(),
             series_number=9001,
             sop_instance_uid=hd.UID(),
             instance_number=1,
             omit_empty_frames=True,
-            transfer_syntax_uid=ExplicitVRLittleEndian,
+            transfer_syntax_uid=RLELossless if encoding == "LABELMAP" else ExplicitVRLittleEndian,
             **equipment.general(algorithm),
         )
 
@@ -111,7 +113,7 @@ def write(writer: str, folder: Path, labels_file: Path, out: Path) -> dict[str, 
     ((study,), _) = read_folder(folder)
     series = study.series[0]
     with out.open("wb") as file:
-        if writer == "wetread BINARY":
+        if maker == "wetread":
             images = lean_images(series.instances)
             stamp = Stamp(take_over(series.header), algorithm, "benchmark", datetime(2026, 1, 1))
             slices = slices_of(images)
@@ -182,7 +184,7 @@ def run(writer: str, dcmqi: str | None, folder: Path, count: int) -> dict[str, f
 
 
 def gives_back(path: Path, labels: NDArray[np.uint8], folder: Path) -> bool:
-    """Whether highdicom reads the same voxels from a BINARY object."""
+    """Whether highdicom reads the same voxels from an object."""
     import highdicom as hd
 
     from pipelines.study import read_folder
@@ -226,7 +228,7 @@ def main() -> None:
                     row = run(writer, given.dcmqi, folder, count)
                     if number:
                         rows[writer].append(row)
-                    elif writer == "wetread BINARY" and not gives_back(folder / "out.dcm", labels, folder / "ct"):
+                    elif writer.startswith("wetread") and not gives_back(folder / "out.dcm", labels, folder / "ct"):
                         raise RuntimeError("the object does not give back its voxels")
             print(table({str(count): rows}), flush=True)
     out = Path(__file__).with_suffix("")

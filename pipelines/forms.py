@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
-ENCODINGS = ("BINARY",)  # of a Segmentation
+ENCODINGS = ("BINARY", "FRACTIONAL", "LABELMAP")  # of a Segmentation
 REGIONS = ("regions", "references")  # of a report: outlines on the images, or the segments that have them
 OFF = "off"
 

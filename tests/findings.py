@@ -38,7 +38,12 @@ SOP_CLASSES = {
     "US": UltrasoundImageStorage,
     "XC": VLPhotographicImageStorage,
 }
-FORMS = {"ohif": USUAL, "air": Wanted(report="references").forms}  # report and Segmentation alone
+FORMS = {  # report and Segmentation alone
+    "ohif": USUAL,
+    "air": Wanted("references").forms,
+    "fractional": Wanted(segmentation="FRACTIONAL").forms,
+    "labelmap": Wanted(segmentation="LABELMAP").forms,
+}
 # direction of rows and of columns, step from slice to slice
 AXIAL = ((1, 0, 0), (0, 1, 0), (0, 0, 3.0))
 REVERSED = ((1, 0, 0), (0, 1, 0), (0, 0, -3.0))

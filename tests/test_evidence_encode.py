@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 
 from pipelines.evidence.encode import part10
-from tests.findings import blob, image, lesion, outlined, slices, study_of, written
+from tests.findings import FORMS, blob, image, lesion, outlined, slices, study_of, written
 
 
 def by_pydicom(dataset: Dataset) -> bytes:
@@ -33,7 +33,7 @@ def item(**elements: object) -> Dataset:
     return made
 
 
-@pytest.mark.parametrize("preset", ["ohif", "air"])
+@pytest.mark.parametrize("preset", FORMS)
 def test_evidence_is_written_as_pydicom_writes_it(tmp_path, preset):
     study = study_of(slices(), tmp_path / "in")
     series = study.series[0]
@@ -85,6 +85,6 @@ def test_a_sequence_that_items_share_is_whole_in_each():
 
 def test_another_transfer_syntax_is_refused():
     dataset = with_meta(image(1))
-    dataset.file_meta.TransferSyntaxUID = RLELossless
+    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
     with pytest.raises(ValueError, match="is not written here"):
         list(part10(dataset))

@@ -11,10 +11,11 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from pipelines.evidence import codes, equipment
-from pipelines.evidence.slices import Masks, fill, slices_of
+from pipelines.evidence.slices import fill, slices_of
+from pipelines.evidence.voxels import Masks
 from tests.findings import ALGORITHM, GEOMETRIES, slices
 
 
@@ -29,18 +30,19 @@ def described(number: int) -> Any:
     )
 
 
-def of_highdicom(images: list[Dataset], pixels: Any, count: int) -> Dataset:
+def of_highdicom(images: list[Dataset], pixels: Any, count: int, encoding: str = "BINARY") -> Dataset:
     made = hd.seg.Segmentation(
         source_images=images,
         pixel_array=pixels,
-        segmentation_type="BINARY",
+        segmentation_type=encoding,
+        fractional_type="OCCUPANCY",
         segment_descriptions=[described(number) for number in range(1, count + 1)],
         series_instance_uid="1.2.3.5",
         series_number=1,
         sop_instance_uid="1.2.3.5.1",
         instance_number=1,
         omit_empty_frames=True,
-        transfer_syntax_uid=ExplicitVRLittleEndian,
+        transfer_syntax_uid=ExplicitVRLittleEndian if encoding == "BINARY" else RLELossless,
         **equipment.general(ALGORITHM),
     )
     organization = "1.2.3.5.2"  # by chance, else
@@ -52,14 +54,16 @@ def of_highdicom(images: list[Dataset], pixels: Any, count: int) -> Dataset:
     return made
 
 
-def of_us(images: list[Dataset], pixels: Any, count: int) -> Dataset:
+def of_us(images: list[Dataset], pixels: Any, count: int, encoding: str = "BINARY") -> Dataset:
     voxel = np.zeros((1, *pixels.shape[1:3]), np.uint8)
     voxel[0, 0, 0] = 1
     masks = [pixels[..., i] > 0 for i in range(count)] if pixels.ndim == 4 else [pixels == i + 1 for i in range(count)]
     found = slices_of(images)
     assert found is not None
     occupied = np.stack([mask.any(axis=(1, 2)) for mask in masks])
-    return fill(of_highdicom(images[:1], voxel, count), found, Masks(occupied, lambda i, place: masks[i][place]))
+    return fill(
+        of_highdicom(images[:1], voxel, count, encoding), found, Masks(occupied, lambda i, place: masks[i][place])
+    )
 
 
 def drawn(count: int, shape: tuple[int, ...]) -> Any:
@@ -74,6 +78,8 @@ def drawn(count: int, shape: tuple[int, ...]) -> Any:
 def encoded(element: DataElement) -> bytes:
     if element.keyword == "PixelData":  # of VR "OB or OW" until it is written
         return bytes(element.value)
+    if len(element.VR) > 2:  # as the Pixel Padding Value's
+        return repr(element.value).encode()
     file = DicomBytesIO()
     file.is_implicit_VR, file.is_little_endian = False, True
     write_data_element(file, element)
@@ -92,6 +98,20 @@ def test_they_are_what_highdicom_makes(geometry, count):
     images = slices(9, geometry=GEOMETRIES[geometry])
     pixels = drawn(count, (9, 20, 24))
     assert_equal(of_us(images, pixels, count), of_highdicom(images, pixels, count))
+
+
+@pytest.mark.parametrize("encoding", ["FRACTIONAL", "LABELMAP"])
+@pytest.mark.parametrize("count", [1, 3, 300])
+def test_compressed_ones_are_what_highdicom_makes(encoding, count):
+    images = slices(9)
+    pixels = drawn(min(count, 3), (9, 20, 24)).astype(np.uint16)
+    if count > 3:  # two bytes a pixel in a label map, and segments without any voxel
+        pixels[pixels == 3] = count
+    ours, theirs = (make(images, pixels, count, encoding) for make in (of_us, of_highdicom))
+    read = [each.pixel_array for each in (ours, theirs)]
+    assert np.array_equal(*read)
+    ours.PixelData = theirs.PixelData
+    assert_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("elements", [{"SpacingBetweenSlices": "3.1"}, {"LossyImageCompression": "01"}])

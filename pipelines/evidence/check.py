@@ -14,12 +14,13 @@ from pydicom.dataset import Dataset
 
 from pipelines.evidence import codes
 from pipelines.evidence.check_report import report_faults
-from pipelines.evidence.check_segmentation import segmentation_faults
+from pipelines.evidence.check_segmentation import described_segments, segmentation_faults
 from pipelines.evidence.derived import IMAGES, derived_faults
 from pipelines.evidence.source import MAY_BE_EMPTY
 from pipelines.instance import is_uid, items, text
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"  # Label Map Segmentation (Supplement 243)
 REPORT = "1.2.840.10008.5.1.4.1.1.88.34"  # Comprehensive 3D SR
 
 # by SOP class: what its Modality is, what else may not be empty (Type 1), and its own rules
@@ -39,7 +40,10 @@ _TYPE_1 = (
     "SeriesDescription",
 )
 _OF_CLASS: dict[str, tuple[str, tuple[str, ...], Callable[[Dataset], Iterable[str]]]] = {
-    SEGMENTATION: ("SEG", ("DeviceSerialNumber", "ContentLabel", "SegmentSequence"), segmentation_faults),
+    **dict.fromkeys(
+        (SEGMENTATION, LABEL_MAP),
+        ("SEG", ("DeviceSerialNumber", "ContentLabel", "SegmentSequence"), segmentation_faults),
+    ),
     **{
         image: (modality, ("ImageType", "DerivationCodeSequence", "SourceImageSequence", "PixelData"), derived_faults)
         for image, modality in IMAGES.items()
@@ -195,6 +199,6 @@ def _disagreements(result: Dataset, beside: Sequence[Dataset]) -> Iterable[str]:
         return
     tracked = {text(item, "UID") for item in _nested([result])}
     for each in beside:
-        for segment in items(each, "SegmentSequence"):
+        for segment in described_segments(each):
             if text(segment, "TrackingUID") not in tracked:
                 yield f"the segment {text(segment, 'SegmentLabel')!r} is not tracked in the report"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from io import BytesIO
 
 from pydicom.dataset import Dataset
+from pydicom.encaps import parse_basic_offsets, parse_fragments
+from pydicom.uid import RLELossless
 
 from pipelines.instance import is_uid, items, number, text
 
@@ -20,7 +23,7 @@ _OF_SEGMENT = (
 
 def segmentation_faults(result: Dataset) -> Iterable[str]:
     """What is wrong with it."""
-    segments = items(result, "SegmentSequence")
+    segments = described_segments(result)
     for segment in segments:
         yield from _segment_faults(segment, result)
     labels = [text(segment, "SegmentLabel") for segment in segments]
@@ -30,6 +33,15 @@ def segmentation_faults(result: Dataset) -> Iterable[str]:
     if numbers != list(range(1, len(numbers) + 1)):
         yield "the segments are not numbered 1, 2, …"
     yield from _frame_faults(result, set(numbers))
+
+
+def described_segments(result: Dataset) -> list[Dataset]:
+    """The segments that are drawn: a label map describes its background, too, as number 0 (PS3.3 C.8.20.2.8)."""
+    return [
+        segment
+        for segment in items(result, "SegmentSequence")
+        if not (number(segment, "SegmentNumber") == 0 and text(result, "SegmentationType") == "LABELMAP")
+    ]
 
 
 def _segment_faults(segment: Dataset, result: Dataset) -> Iterable[str]:
@@ -59,15 +71,30 @@ def _frame_faults(result: Dataset, numbers: set[float | None]) -> Iterable[str]:
         yield f"there are {frames} frames and {len(groups)} descriptions of frames"
         return
     shared = items(result, "SharedFunctionalGroupsSequence")
-    drawn = set()
-    for group in groups:
-        told = [each for part in (group, *shared) for each in items(part, "SegmentIdentificationSequence")]
-        drawn.add(number(told[0], "ReferencedSegmentNumber") if len(told) == 1 else None)
-    if drawn != numbers:
+    identified = [
+        [each for part in (group, *shared) for each in items(part, "SegmentIdentificationSequence")] for group in groups
+    ]
+    drawn = {number(told[0], "ReferencedSegmentNumber") if len(told) == 1 else None for told in identified}
+    if text(result, "SegmentationType") == "LABELMAP":
+        if any(identified) or text(result, "SegmentsOverlap") != "NO":
+            yield "a frame of a label map names a segment, or its segments overlap"
+    elif drawn != numbers:
         yield "the frames and the segments do not match"
     if not all(any(items(part, "DerivationImageSequence") for part in (group, *shared)) for group in groups):
         yield "a frame does not name its source image"
+    if result.file_meta.TransferSyntaxUID == RLELossless:
+        fragments = _fragments(result.PixelData)
+        if fragments != frames:
+            yield f"there are {frames} frames and {fragments} pieces of Pixel Data"
+        return
     bits = frames * int(number(result, "Rows") or 0) * int(number(result, "Columns") or 0)
     needed = -(-bits // 8)
     if len(result.get("PixelData", b"")) != needed + needed % 2:
         yield "the Pixel Data is not as long as its frames"
+
+
+def _fragments(pixels: bytes) -> int:
+    """How many there are behind the Basic Offset Table."""
+    file = BytesIO(pixels)
+    parse_basic_offsets(file)
+    return int(parse_fragments(file)[0])

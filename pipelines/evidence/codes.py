@@ -73,6 +73,8 @@ MORPHOLOGICALLY_ABNORMAL_STRUCTURE = _code("49755003", "SCT", "Morphologically A
 ANATOMICAL_STRUCTURE = _code("91723000", "SCT", "Anatomical Structure", "CID 7150")
 TISSUE = _code("85756007", "SCT", "Tissue", "CID 7150")
 
+BACKGROUND = _code("125040", "DCM", "Background", "CID 7151")  # of a label map, where no segment is
+
 # sides
 RIGHT = _code("24028007", "SCT", "Right", "CID 244")
 LEFT = _code("7771000", "SCT", "Left", "CID 244")

@@ -1,4 +1,4 @@
-"""Datasets to DICOM files (PS3.10), Explicit VR Little Endian: byte for byte what pydicom writes, in less time.
+"""Datasets to DICOM files (PS3.10), as they are or RLE Lossless: byte for byte what pydicom writes, in less time.
 
 pydicom looks at each of the ten thousand elements of a report in a buffer of its own. Here the few VRs that evidence is
 made of are encoded at once, a sequence that several items share is encoded once, and pydicom gets the rest: names, text
@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import correct_ambiguous_vr_element, write_data_element, write_file_meta_info
 from pydicom.multival import MultiValue
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, DSfloat
 
 _SPACED = frozenset({"AE", "AS", "CS", "DA", "TM", "DT"})  # of the default repertoire alone
@@ -26,6 +26,9 @@ _TEXT = frozenset({"SH", "LO", "ST", "LT", "UT", "UC"})
 _NUMBERS = {"US": "H", "UL": "L", "SS": "h", "SL": "l", "FL": "f", "FD": "d"}
 _BYTES = frozenset({"OB", "OW"})
 _NOT_ASCII = ("shift_jis", "iso2022")  # encodings that have other characters among the first 128
+_PIXEL_DATA = 0x7FE00010
+_ENCAPSULATED_PIXELS = b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff"  # of undefined length (PS3.5 A.4)
+_DELIMITER = b"\xfe\xff\xdd\xe0\0\0\0\0"
 _ITEM = b"\xfe\xff\x00\xe0"
 _LONGEST_SHORT = 0xFFFF
 
@@ -34,23 +37,24 @@ def part10(dataset: Dataset) -> Iterator[bytes]:
     """The file, piece by piece: the pixel data is a piece of its own and not copied.
 
     Raises:
-        ValueError: If the dataset has another transfer syntax than Explicit VR Little Endian, or no SOP class.
+        ValueError: If the dataset has another transfer syntax than Explicit VR Little Endian or RLE Lossless.
     """
     meta = deepcopy(dataset.file_meta)
-    if meta.TransferSyntaxUID != ExplicitVRLittleEndian:
+    if meta.TransferSyntaxUID not in (ExplicitVRLittleEndian, RLELossless):
         raise ValueError(f"the transfer syntax {meta.TransferSyntaxUID} is not written here")
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
     head = DicomBytesIO()
     head.write(b"\0" * 128 + b"DICM")
     write_file_meta_info(head, meta, enforce_standard=True)
     yield head.getvalue()
-    yield from _Encoder().pieces(dataset, default_encoding)
+    yield from _Encoder(is_encapsulated=meta.TransferSyntaxUID == RLELossless).pieces(dataset, default_encoding)
 
 
 class _Encoder:
     """Remembers, for one file, the sequences that it has encoded; they stay as they are meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_encapsulated: bool = False) -> None:
+        self._is_encapsulated = is_encapsulated
         self._encoded: dict[tuple[int, str], bytes] = {}
 
     def pieces(self, dataset: Dataset, charset: Any) -> Iterator[bytes]:
@@ -66,6 +70,11 @@ class _Encoder:
             if len(element.VR) > 2:  # "US or SS"
                 element = correct_ambiguous_vr_element(element, dataset, True)
             vr = element.VR
+            if tag == _PIXEL_DATA and self._is_encapsulated:
+                yield _ENCAPSULATED_PIXELS
+                yield element.value
+                yield _DELIMITER
+                continue
             value = self._sequence(element, charset) if vr == "SQ" else _value(element.value, vr, is_ascii)
             if value is None or (vr not in EXPLICIT_VR_LENGTH_32 and len(value) > _LONGEST_SHORT):
                 yield _by_pydicom(element, charset)

@@ -100,7 +100,7 @@ def _outlined(finding: Finding, segment: Segment, writing: Writing) -> list[_Bod
 def _referring(finding: Finding, places: Sequence[Placed], writing: Writing) -> list[_Body]:
     """TID 1411 with a segment, or TID 1410 for a single picture; the numbers are of the whole, and are said once."""
     return [
-        ("1410" if place.stack.is_flat else "1411", [*(() if before else _numbers(finding)), *_segment(place, writing)])
+        ("1410" if place.is_plane else "1411", [*(() if before else _numbers(finding)), *_segment(place, writing)])
         for before, place in enumerate(places)
     ]
 
@@ -108,7 +108,7 @@ def _referring(finding: Finding, places: Sequence[Placed], writing: Writing) -> 
 def _segment(place: Placed, writing: Writing) -> Iterable[Dataset]:
     """The reference to a segment and to what it was drawn on."""
     reference = content.instance(place.segmentation.SOPClassUID, place.segmentation.SOPInstanceUID)
-    if place.stack.is_flat:
+    if place.is_plane:
         # the frame is of one segment; to name both is not allowed (PS3.3 Table 10-3)
         reference.ReferencedFrameNumber = list(place.frames)
         yield content.image(codes.REFERENCED_SEGMENTATION_FRAME, reference)

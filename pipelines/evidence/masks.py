@@ -1,6 +1,6 @@
 """The way back: a Segmentation to masks on the grid of a series, as training and checks of our own results want them.
 
-Reads BINARY and FRACTIONAL objects that are not compressed, ours and others'; LABELMAP is not read.
+Reads BINARY, FRACTIONAL and LABELMAP objects, ours and others'.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from pipelines.evidence.check_segmentation import described_segments
 from pipelines.evidence.errors import InvalidEvidence
+from pipelines.forms import ENCODINGS
 from pipelines.geometry import SAME_POSITION
 from pipelines.instance import items, number, numbers, text
 from pipelines.series import Series
@@ -28,13 +30,13 @@ def seg_masks(path: Path, series: Series) -> dict[str, NDArray[np.bool_]]:
         InvalidEvidence: If the file is no Segmentation that we read, or not one of this series.
     """
     segmentation = dcmread(path)
-    if text(segmentation, "SegmentationType") not in ("BINARY", "FRACTIONAL"):
-        raise InvalidEvidence(f"{path.name} is no BINARY or FRACTIONAL Segmentation")
+    if text(segmentation, "SegmentationType") not in ENCODINGS:
+        raise InvalidEvidence(f"{path.name} is no BINARY, FRACTIONAL or LABELMAP Segmentation")
     frames = _pixels(segmentation)
     grid = (len(series.frames), int(number(series.header, "Rows") or 0), int(number(series.header, "Columns") or 0))
     if frames.shape[1:] != grid[1:]:
         raise InvalidEvidence(f"{path.name} has {frames.shape[1:]} pixels a frame and the series {grid[1:]}")
-    labels = {number(each, "SegmentNumber"): text(each, "SegmentLabel") for each in segmentation.SegmentSequence}
+    labels = {number(each, "SegmentNumber"): text(each, "SegmentLabel") for each in described_segments(segmentation)}
     masks = {label: np.zeros(grid, np.bool_) for label in labels.values()}
     places = _places(series)
     shared = items(segmentation, "SharedFunctionalGroupsSequence")
@@ -43,15 +45,25 @@ def seg_masks(path: Path, series: Series) -> dict[str, NDArray[np.bool_]]:
         place = next((places[key] for key in _keys(groups) if key in places), None)
         if place is None:
             raise InvalidEvidence(f"{path.name} has a frame that lies on no image of the series")
-        masks[labels[_segment_number(groups)]][place] |= frame
+        if text(segmentation, "SegmentationType") == "LABELMAP":
+            for each in np.unique(frame[frame > 0]):
+                masks[labels[each]][place] |= frame == each
+        else:
+            masks[labels[_segment_number(groups)]][place] |= frame
     return masks
 
 
-def _pixels(segmentation: Dataset) -> NDArray[np.bool_]:
-    """(frames, rows, columns); one bit per pixel, the lowest first (PS3.5 8.1.1), or one byte."""
+def _pixels(segmentation: Dataset) -> NDArray[Any]:
+    """(frames, rows, columns): bool, or the labels of a label map."""
     shape = (int(number(segmentation, "NumberOfFrames") or 1), segmentation.Rows, segmentation.Columns)
-    raw = np.frombuffer(segmentation.PixelData, np.uint8)
-    if text(segmentation, "SegmentationType") == "BINARY":
+    if text(segmentation, "SegmentationType") == "LABELMAP":
+        return np.asarray(segmentation.pixel_array).reshape(shape)
+    if segmentation.file_meta.TransferSyntaxUID.is_encapsulated:
+        raw = segmentation.pixel_array.reshape(-1)
+    else:
+        raw = np.frombuffer(segmentation.PixelData, np.uint8)
+    if text(segmentation, "SegmentationType") == "BINARY" and raw.size < np.prod(shape):
+        # one bit per pixel, the lowest first (PS3.5 8.1.1)
         return np.unpackbits(raw, bitorder="little", count=int(np.prod(shape))).reshape(shape).astype(np.bool_)
     half = (number(segmentation, "MaximumFractionalValue") or 255) / 2
     return np.asarray(raw[: int(np.prod(shape))].reshape(shape) > half)

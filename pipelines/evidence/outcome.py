@@ -91,7 +91,7 @@ def _built(told: Told, forms: Collection[Form], predecessors: Mapping[Form, Pred
 
 
 def _drawn(told: Told, encoding: str) -> Drawn:
-    return draw(told.findings, told.tracks, told.stamp) if told.findings and encoding else Drawn()
+    return draw(told.findings, told.tracks, told.stamp, encoding) if told.findings and encoding else Drawn()
 
 
 def _content(told: Told, form: Form, drawn: Drawn) -> Content:

@@ -1,12 +1,14 @@
-"""Segments to Segmentation objects (PS3.3 A.51): BINARY, on the grid of the series, one segment per label.
+"""Segments to Segmentation objects (PS3.3 A.51, A.94): on the grid of the series, one segment per label.
 
 Frames without a voxel are left out (the sparse encoding of PS3.3 C.8.20.3): with all of them ten organs of a CT of
-300 slices take 98 MB instead of a few, and viewers place a frame by its Plane Position, not by its number.
+300 slices take 98 MB instead of a few, and viewers place a frame by its Plane Position, not by its number. BINARY has
+every viewer; FRACTIONAL and LABELMAP (Supplement 243) are compressed without loss, and a label map cannot hold two
+segments at one voxel: those that overlap go into objects of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,16 +16,17 @@ import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from pipelines.base import Findings, Segment
 from pipelines.evidence import equipment
 from pipelines.evidence.errors import InvalidEvidence
-from pipelines.evidence.slices import Masks, fill, slices_of
+from pipelines.evidence.slices import fill, slices_of
 from pipelines.evidence.source import lean_images
 from pipelines.evidence.stacks import Stack, stacks
 from pipelines.evidence.stamp import Stamp
 from pipelines.evidence.tracking import Track
+from pipelines.evidence.voxels import FULL, Masks, label_type, layers
 from pipelines.instance import number as number_of
 from pipelines.instance import one_sentence
 from pipelines.series import Series
@@ -40,7 +43,7 @@ class Placed:
     Attributes:
         segmentation: The object that holds it.
         number: Its Segment Number there.
-        frames: The Segmentation's frames that hold it, from 1.
+        frames: The Segmentation's frames that hold it and no other, from 1; none of a label map.
         stack: The source frames that the object lies on.
     """
 
@@ -48,6 +51,11 @@ class Placed:
     number: int
     frames: tuple[int, ...]
     stack: Stack
+
+    @property
+    def is_plane(self) -> bool:
+        """Whether a frame is the segment on one picture: a frame of a label map has others, too."""
+        return self.stack.is_flat and bool(self.frames)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +72,11 @@ class Drawn:
     notes: tuple[str, ...] = ()
 
 
-def draw(findings: Findings, tracks: Sequence[Track], stamp: Stamp) -> Drawn:
+def draw(findings: Findings, tracks: Sequence[Track], stamp: Stamp, encoding: str) -> Drawn:
     """Segmentations of all segments: one object per stack of frames that has any voxel.
+
+    Args:
+        encoding: One of ``pipelines.forms.ENCODINGS``.
 
     Raises:
         InvalidEvidence: If a mask is off the grid of its series.
@@ -76,18 +87,15 @@ def draw(findings: Findings, tracks: Sequence[Track], stamp: Stamp) -> Drawn:
         _refuse_off_grid(segment, series)
     uids = {track.identifier: track.uid for track in tracks}
     looks = {each.label: _Look(uids[each.label], _COLOURS[i % len(_COLOURS)]) for i, each in enumerate(segments)}
-    occupied: dict[str, NDArray[np.bool_]] = {each.label: np.any(each.mask, axis=(1, 2)) for each in segments}
     objects: list[Dataset] = []
     places: dict[str, tuple[Placed, ...]] = {}
     notes: list[str] = []
-    for stack in stacks(series):
-        here = [segment for segment in segments if occupied[segment.label][list(stack.frames)].any()]
-        if not here:
-            continue
+    for stack, here in _portions(segments, series, encoding):
         try:
             images, derived = _images(stack, series)
             descriptions = [_description(i, each, looks[each.label], stamp) for i, each in enumerate(here, start=1)]
-            made = _drawn_on(images, [_part(segment.mask, stack) for segment in here], descriptions, stamp, objects)
+            object_ = _Object(encoding, descriptions, stamp, len(objects) + 1)
+            made = _drawn_on(images, [_part(segment.mask, stack) for segment in here], object_)
         except (ValueError, AttributeError, KeyError) as error:  # what highdicom says of a source that it cannot use
             notes.append(f"the outline is not stored as a Segmentation: {_why(error)}")
             continue
@@ -97,6 +105,23 @@ def draw(findings: Findings, tracks: Sequence[Track], stamp: Stamp) -> Drawn:
             places.setdefault(segment.label, ())
             places[segment.label] += (Placed(made, i, _frames_of(made, i), stack),)
     return Drawn(tuple(objects), places, tuple(dict.fromkeys(notes)))
+
+
+def _portions(segments: list[Segment], series: Series, encoding: str) -> Iterator[tuple[Stack, list[Segment]]]:
+    """What goes into an object each: a stack of frames, and the segments that it has any voxel of."""
+    occupied = {each.label: np.any(each.mask, axis=(1, 2)) for each in segments}
+    for stack in stacks(series):
+        here = [segment for segment in segments if occupied[segment.label][list(stack.frames)].any()]
+        if here and encoding == "LABELMAP":
+            for layer in layers(_masks([_part(each.mask, stack) for each in here])):
+                yield stack, [here[place] for place in layer]
+        elif here:
+            yield stack, here
+
+
+def _masks(masks: Sequence[NDArray[np.bool_]]) -> Masks:
+    occupied = np.stack([np.any(mask, axis=(1, 2)) for mask in masks])
+    return Masks(occupied, lambda segment, place: masks[segment][place])
 
 
 @dataclass(frozen=True)
@@ -145,7 +170,7 @@ def _part(mask: NDArray[np.bool_], stack: Stack) -> NDArray[np.bool_]:
 
 def _label_array(masks: Sequence[NDArray[np.bool_]]) -> NDArray[Any]:
     """(frames, rows, columns) of segment numbers, which highdicom encodes fastest; a stack only where they overlap."""
-    labels = np.zeros(masks[0].shape, np.uint8 if len(masks) < 256 else np.uint16)
+    labels = np.zeros(masks[0].shape, label_type(len(masks)))
     for number, mask in enumerate(masks, start=1):
         frames = np.flatnonzero(mask.any(axis=(1, 2)))
         slab = slice(frames[0], frames[-1] + 1)  # most segments lie in few frames
@@ -185,40 +210,45 @@ def _images(stack: Stack, series: Series) -> tuple[list[Dataset], list[str]]:
     return images, ["the images do not say their Slice Thickness; the Segmentation has the distance between slices"]
 
 
-def _drawn_on(
-    images: list[Dataset],
-    masks: list[NDArray[np.bool_]],
-    descriptions: list[Any],
-    stamp: Stamp,
-    before: Sequence[Dataset],
-) -> Dataset:
+@dataclass(frozen=True)
+class _Object:
+    """What one object is, whatever its voxels; ``number``: from 1, among those of its encoding."""
+
+    encoding: str
+    descriptions: list[Any]
+    stamp: Stamp
+    number: int
+
+    def uid(self, what: str, *number: int) -> str:
+        """Another encoding is another object, in a series of its own."""
+        return self.stamp.uid(what, *(() if self.encoding == "BINARY" else (self.encoding,)), *number)
+
+
+def _drawn_on(images: list[Dataset], masks: list[NDArray[np.bool_]], object_: _Object) -> Dataset:
     """The object with all its frames; ``masks``: (frames, rows, columns), a frame for each of the source's."""
     slices = slices_of(images)
     if slices is None:
-        return _segmentation(images, _label_array(masks), descriptions, stamp, before)
+        return _segmentation(images, _label_array(masks), object_)
     voxel = np.zeros((1, *masks[0].shape[1:]), np.uint8)
     voxel[0, 0, 0] = 1  # makes one frame, to be replaced
-    made = _segmentation(images[:1], voxel, descriptions, stamp, before)
-    occupied = np.stack([np.any(mask, axis=(1, 2)) for mask in masks])
-    return fill(made, slices, Masks(occupied, lambda segment, place: masks[segment][place]))
+    return fill(_segmentation(images[:1], voxel, object_), slices, _masks(masks))
 
 
-def _segmentation(
-    images: list[Dataset], pixels: NDArray[Any], descriptions: list[Any], stamp: Stamp, before: Sequence[Dataset]
-) -> Dataset:
-    """One object; ``before``: the ones of the same run that it follows."""
-    algorithm = stamp.algorithm
+def _segmentation(images: list[Dataset], pixels: NDArray[Any], object_: _Object) -> Dataset:
+    stamp, algorithm = object_.stamp, object_.stamp.algorithm
     made: Dataset = hd.seg.Segmentation(
         source_images=[stamp.source.on(images[0]), *images[1:]],
         pixel_array=pixels,
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=descriptions,
-        series_instance_uid=stamp.uid("seg series"),
+        segmentation_type=object_.encoding,
+        segment_descriptions=object_.descriptions,
+        fractional_type="OCCUPANCY",
+        max_fractional_value=FULL,
+        series_instance_uid=object_.uid("seg series"),
         series_number=SERIES_NUMBER,
-        sop_instance_uid=stamp.uid("seg", len(before) + 1) if before else stamp.uid("seg"),
-        instance_number=len(before) + 1,
+        sop_instance_uid=object_.uid("seg", *([object_.number] if object_.number > 1 else [])),
+        instance_number=object_.number,
         omit_empty_frames=True,
-        transfer_syntax_uid=ExplicitVRLittleEndian,
+        transfer_syntax_uid=ExplicitVRLittleEndian if object_.encoding == "BINARY" else RLELossless,
         content_label="AI_FINDINGS",
         content_description=f"{algorithm.name} {algorithm.version}, not verified"[:64],
         series_description=f"{algorithm.name}: outlines (AI, not verified)"[:64],
@@ -236,6 +266,8 @@ def _segmentation(
 
 def _frames_of(segmentation: Dataset, number: int) -> tuple[int, ...]:
     """The frames, from 1, that hold a segment: highdicom says it once for all frames if they all hold the same."""
+    if segmentation.SegmentationType == "LABELMAP":
+        return ()
     if "SegmentIdentificationSequence" in segmentation.SharedFunctionalGroupsSequence[0]:
         return tuple(range(1, int(segmentation.NumberOfFrames) + 1))
     return tuple(

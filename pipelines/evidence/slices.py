@@ -1,4 +1,4 @@
-"""The frames of a BINARY Segmentation on single-frame slices: their bits, and what each says of itself.
+"""The frames of a Segmentation on single-frame slices: what each says of itself, and their voxels.
 
 highdicom builds such an object with all that its frames share, but takes milliseconds for each source image and frame.
 So it is shown one slice, and the rest is put in here: element for element what it would have made of all of them (the
@@ -7,10 +7,8 @@ tests compare the two). Multi-frame images, and pictures that lie nowhere, are l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from io import BytesIO
-from math import gcd
 from typing import Any
 
 import highdicom as hd
@@ -22,31 +20,14 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 from pydicom.valuerep import format_number_as_ds
 
-from pipelines.evidence import content
+from pipelines.evidence import content, voxels
+from pipelines.evidence.voxels import Masks
 
 _ONE = ("StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns", "FrameOfReferenceUID", "ImageOrientationPatient")
 _FRAME_CONTENT, _DIMENSION_INDEX_VALUES = 0x00209111, 0x00209157
 _SEGMENT_IDENTIFICATION, _REFERENCED_SEGMENT_NUMBER = 0x0062000A, 0x0062000B
 _PLANE_POSITION = 0x00209113
 _LONGEST_DECIMAL_STRING = 16  # PS3.5 6.2
-
-
-@dataclass(frozen=True, eq=False)
-class Masks:
-    """What is drawn on slices.
-
-    Attributes:
-        occupied: bool, (segments, slices): where there is any voxel.
-        plane: Of a segment and a slice, both from 0: bool, (rows, columns).
-    """
-
-    occupied: NDArray[np.bool_]
-    plane: Callable[[int, int], NDArray[np.bool_]]
-
-    @property
-    def frames(self) -> Iterator[tuple[int, int]]:
-        """(segment, slice) of each frame, by segment; of the slices in the order of ``Slices``."""
-        return ((int(segment), int(place)) for segment, place in np.argwhere(self.occupied))
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +75,17 @@ def fill(made: Dataset, slices: Slices, masks: Masks) -> Dataset:
     _name_sources(filled, slices)
     _say_spacing(filled, slices, masks)
     ordered = Masks(masks.occupied[:, slices.order], lambda segment, place: masks.plane(segment, slices.order[place]))
-    filled.PerFrameFunctionalGroupsSequence = list(_groups(filled, slices, ordered))
-    filled.NumberOfFrames = int(np.count_nonzero(ordered.occupied))
-    bits, overlap = _bits(ordered, int(filled.Rows) * int(filled.Columns))
+    groups = _groups_of_labels if made.SegmentationType == "LABELMAP" else _groups_of_segments
+    filled.PerFrameFunctionalGroupsSequence = list(groups(filled, slices, ordered))
+    filled.NumberOfFrames = len(filled.PerFrameFunctionalGroupsSequence)
+    match made.SegmentationType:
+        case "LABELMAP":
+            filled.PixelData, overlap = voxels.labels(ordered), False
+        case "FRACTIONAL":
+            filled.PixelData, overlap = voxels.fractions(ordered), len(voxels.layers(ordered)) > 1
+        case _:
+            filled.PixelData, overlap = voxels.bits(ordered, int(filled.Rows) * int(filled.Columns))
     filled.SegmentsOverlap = "YES" if overlap else "NO"
-    filled.PixelData = bits
     return filled
 
 
@@ -122,28 +109,48 @@ def _say_spacing(made: Dataset, slices: Slices, masks: Masks) -> None:
         if spacing is not None:
             measures.SpacingBetweenSlices = format_number_as_ds(spacing)
     shown = masks.occupied.any(axis=0)
-    if len(masks.occupied) == 1 and np.count_nonzero(shown) > 1:
+    one_a_slice = len(masks.occupied) == 1 or made.SegmentationType == "LABELMAP"
+    if one_a_slice and np.count_nonzero(shown) > 1:
         spacing, _ = get_volume_positions(slices.positions[shown], slices.orientation, sort=False)
         if spacing is not None and spacing > 0:
             made.DimensionOrganizationType = "3D"
 
 
-def _groups(made: Dataset, slices: Slices, masks: Masks) -> Iterable[Dataset]:
+def _groups_of_segments(made: Dataset, slices: Slices, masks: Masks) -> Iterable[Dataset]:
     """Items of the Per-frame Functional Groups Sequence; those of one slice, or one segment, share their parts."""
-    of_slice: dict[int, tuple[DataElement, DataElement]] = {}
-    derivation = made.PerFrameFunctionalGroupsSequence[0]["DerivationImageSequence"]
-    ranks = np.cumsum(masks.occupied.any(axis=0))  # from 1, of those with any frame
+    of_slice = _OfSlice(made, slices, masks)
     several = len(masks.occupied) > 1
     of_segment = [_identification(number) for number in range(1, len(masks.occupied) + 1)]
     for segment, place in masks.frames:
-        if place not in of_slice:
+        rank, parts = of_slice[place]
+        yield _group([segment + 1, rank], *parts, *([of_segment[segment]] if several else ()))
+
+
+def _groups_of_labels(made: Dataset, slices: Slices, masks: Masks) -> Iterable[Dataset]:
+    """The same where a frame has all segments of its slice, and says of none which it is (PS3.3 C.8.20.3)."""
+    of_slice = _OfSlice(made, slices, masks)
+    for place in masks.shown:
+        rank, parts = of_slice[place]
+        yield _group(rank, *parts)
+
+
+class _OfSlice(dict[int, tuple[int, tuple[DataElement, DataElement]]]):
+    """By slice: its rank among those with any frame, from 1, where it lies and which image it was drawn on."""
+
+    def __init__(self, made: Dataset, slices: Slices, masks: Masks) -> None:
+        super().__init__()
+        derivation = made.PerFrameFunctionalGroupsSequence[0]["DerivationImageSequence"]
+        for rank, place in enumerate(masks.shown, start=1):
             image = slices.images[slices.order[place]]
-            of_slice[place] = _position(image), _derived(derivation, image)
-        index = content.of_elements((_DIMENSION_INDEX_VALUES, "UL", [segment + 1, int(ranks[place])]))
-        group = content.of_elements((_FRAME_CONTENT, "SQ", Items([index])))
-        for element in (*of_slice[place], *([of_segment[segment]] if several else ())):
-            group.add(element)
-        yield group
+            self[place] = rank, (_position(image), _derived(derivation, image))
+
+
+def _group(index: int | list[int], *parts: DataElement) -> Dataset:
+    values = content.of_elements((_DIMENSION_INDEX_VALUES, "UL", index))
+    group = content.of_elements((_FRAME_CONTENT, "SQ", Items([values])))
+    for element in parts:
+        group.add(element)
+    return group
 
 
 def _identification(number: int) -> DataElement:
@@ -171,32 +178,3 @@ def _derived(derivation: DataElement, image: Dataset) -> DataElement:
     item.add(first["DerivationCodeSequence"])
     item.SourceImageSequence = [source]
     return DataElement(derivation.tag, "SQ", [item])
-
-
-def _bits(masks: Masks, pixels: int) -> tuple[bytes, bool]:
-    """Pixel Data, frame after frame without a gap (PS3.5 8.1.1), and whether any two segments overlap."""
-    file = BytesIO()  # gives its bytes without a copy
-    shared = np.count_nonzero(masks.occupied, axis=0) > 1
-    seen: dict[int, NDArray[np.uint8]] = {}
-    overlap = False
-    together = 8 // gcd(pixels, 8)  # so many frames end with a byte
-    waiting: list[NDArray[np.bool_]] = []
-    for segment, place in masks.frames:
-        plane = masks.plane(segment, place).ravel()
-        waiting.append(plane)
-        if shared[place]:
-            packed = _packed([plane])
-            before = seen.setdefault(place, np.zeros_like(packed))
-            overlap = overlap or bool((before & packed).any())
-            before |= packed
-        if len(waiting) == together:
-            file.write(_packed(waiting).data)
-            waiting.clear()
-    if waiting:
-        file.write(_packed(waiting).data)
-    file.write(b"\0" * (file.tell() % 2))
-    return file.getvalue(), overlap
-
-
-def _packed(planes: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
-    return np.packbits(np.concatenate(planes) if len(planes) > 1 else planes[0], bitorder="little")
