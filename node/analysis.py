@@ -21,7 +21,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ LEASE_SECONDS = 30.0
 BEAT_SECONDS = 5.0
 NO_ROOM_SECONDS = 60.0
 RESERVE_BYTES = 256 << 20  # for the ledger, which must go on when evidence no longer can
+_CHOICES = 3  # how often to choose anew where another device has taken what was chosen
 _LEDGER_SECONDS = 120.0  # how long a result waits for a ledger that does not answer
 
 REPORT = "1.2.840.10008.5.1.4.1.1.88.34"  # Comprehensive 3D SR Storage
@@ -72,6 +73,7 @@ class Analysis:
         path: Where the instance with a SHA-256 lies.
         finished: Told the deliveries, and their priority, of each job that is done.
         again: Told a job, and its priority, that is to be tried again at once.
+        turn: Says which job is to be done, given the ``use`` of pipelines to pass over; by default the one rung for.
     """
 
     def __init__(
@@ -84,8 +86,10 @@ class Analysis:
         finished: Callable[[int, int], object],
         again: Callable[[int, int], object],
         stop: threading.Event,
+        turn: Callable[[Collection[str]], int | None] | None = None,
     ) -> None:
         self._ledger = ledger
+        self._turn = turn
         self._reader = Reader(limits, seconds=rules.time_limit_seconds)
         self._rules = rules
         self._path = path
@@ -103,7 +107,7 @@ class Analysis:
         self._reader.close()
 
     def __call__(self, job_id: int) -> None:
-        """Do the job, if it is to be had."""
+        """Do the job, or the one whose turn it is, if it is to be had."""
         try:
             job = self._ledger.job(job_id)
         except Unavailable:
@@ -111,21 +115,35 @@ class Analysis:
         except NodeError as unknown:
             _events.warning("a bell rang for nothing", job=job_id, reason=str(unknown))
             return
-        if job.state not in (JobState.QUEUED, JobState.RUNNING) or not self._has_room():
+        if not self._has_room():
             return
+        if self._turn is None or job.use in self._reader.disabled:
+            self._attempt(job)  # which says why it waits, where its pipeline cannot be loaded
+        if self._turn is None:
+            return
+        for _ in range(_CHOICES):  # another device may be quicker
+            chosen = self._turn(self._reader.disabled)
+            if chosen is None or self._attempt(self._ledger.job(chosen)):
+                return
+
+    def _attempt(self, job: Job) -> bool:
+        """Do the job; False where it is not to be had, or is put off for want of its pipeline."""
+        if job.state not in (JobState.QUEUED, JobState.RUNNING):
+            return False
         is_well = self._reader.is_well(job.use)
         if not is_well and job.reason == self._reader.why_not(job.use):
-            return  # said already
-        claim = self._ledger.claim(job_id, owner=self._rules.owner, lease_seconds=self._rules.lease_seconds)
+            return False  # said already
+        claim = self._ledger.claim(job.id, owner=self._rules.owner, lease_seconds=self._rules.lease_seconds)
         if claim is None:
-            return
+            return False
         try:
             if is_well:
                 self._do(claim)
             else:
                 self._put_off(claim, self._reader.why_not(job.use), LOAD_AGAIN_SECONDS)
         except LostClaim as lost:
-            _events.warning("the result is dropped", job=job_id, reason=str(lost))
+            _events.warning("the result is dropped", job=job.id, reason=str(lost))
+        return is_well
 
     def _do(self, claim: Claim) -> None:
         job = claim.job

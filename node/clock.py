@@ -16,12 +16,13 @@ from typing import Protocol
 
 from pydicom.dataset import Dataset
 
-from node import log, routing
+from node import log, routing, urgency
 from node.counts import Counts, Pending
 from node.errors import NodeError, Unavailable
 from node.ledger import Instance, Ledger, NewJob, StudyEntry
 from node.routing import Route
 from node.tasks import ANALYZE, DELIVER
+from node.urgency import Urgency, Urgent
 from pipelines.instance import Unreadable, open_header
 
 SETTLE_SECONDS = 0.25
@@ -46,6 +47,7 @@ class Clock:
     Args:
         path: Where the instance with a SHA-256 lies.
         counts: Which PACS to ask whether a study is whole, and what it says.
+        rules: They make a study more urgent than its pipelines are.
     """
 
     def __init__(
@@ -56,11 +58,13 @@ class Clock:
         routes: Mapping[str, Route],
         bell: Bell,
         counts: Counts | None = None,
+        rules: Mapping[str, Urgency] | None = None,
     ) -> None:
         self._ledger = ledger
         self._counts = counts or Counts({})
         self._path = path
         self._routes = routes
+        self._urgency = rules or {}
         self._bell = bell
         self._jobs = Ringing(bell, ANALYZE, bell.ring_job)
         self._deliveries = Ringing(bell, DELIVER, bell.ring_delivery)
@@ -109,7 +113,8 @@ class Clock:
         instances = self._ledger.instances(study_uid)
         headers, faults = self._headers(instances)
         matches = routing.route(headers, self._routes)
-        wanted = [_new_job(self._routes[match.pipeline], match.why) for match in matches if match.matched]
+        urgent = urgency.urgent(headers, self._urgency)
+        wanted = [_new_job(self._routes[match.pipeline], match.why, urgent) for match in matches if match.matched]
         # Why each rule failed may quote the study: `wetread doctor --file` shows it, ledger and log do not.
         why = f"none of the {len(self._routes)} rules wants it" if headers else _mute(len(instances), faults)
         jobs = self._ledger.settle(study_uid, wanted, seen=len(instances), reason=why)
@@ -182,14 +187,15 @@ def _may_pass(cause: BaseException | None, path: Path) -> bool:
     return isinstance(cause, OSError) and cause.errno not in _LASTING
 
 
-def _new_job(route: Route, why: str) -> NewJob:
+def _new_job(route: Route, why: str, urgent: Urgent | None) -> NewJob:
+    is_raised = urgent is not None and urgent.priority < route.priority
     return NewJob(
         pipeline=route.name,
         use=route.use,
-        priority=route.priority,
+        priority=urgent.priority if urgent and is_raised else route.priority,
         destinations=tuple(route.deliver_to),
         preset=route.preset,
-        reason=why,
+        reason=f"{why}; {urgent.why}" if urgent and is_raised else why,
     )
 
 

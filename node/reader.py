@@ -69,6 +69,11 @@ class Reader:
             _events.info("the pipeline can be loaded again", pipeline=use)
         return True
 
+    @property
+    def disabled(self) -> frozenset[str]:
+        """``use`` of the pipelines that could not be loaded, and are not to be tried again yet."""
+        return frozenset(use for use, (_, until) in self._disabled.items() if time.monotonic() < until)
+
     def why_not(self, use: str) -> str:
         """Why the pipeline is not well."""
         return self._disabled[use][0]

@@ -5,7 +5,8 @@
 
 A text is equal whatever its case, and may hold ``*`` (any text) and ``?`` (one character); a list is one of; a table is
 a range of numbers, ends included. A study matches when any one of its series meets every condition; of an attribute
-with several values (ImageType) one has to. An enhanced instance is also asked for what all its frames share.
+with several values (ImageType) one has to. An enhanced instance is also asked for what all its frames share, and any
+for what it says of the request (RequestedProcedurePriority in its Request Attributes Sequence).
 
 It reads headers that were read already, runs no code from the settings, and decides nothing else.
 """
@@ -98,8 +99,7 @@ class Route:
     conditions: tuple[Condition, ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        parsed = tuple(_condition(f"pipelines.{self.name}.when", key, value) for key, value in self.when.items())
-        object.__setattr__(self, "conditions", parsed)
+        object.__setattr__(self, "conditions", conditions_of(f"pipelines.{self.name}.when", self.when))
 
 
 @dataclass(frozen=True)
@@ -117,20 +117,26 @@ class Match:
 
 def route(headers: Sequence[Dataset], routes: Mapping[str, Route]) -> list[Match]:
     """What each rule says of a study, given one header per series."""
-    return [_match(name, rule, headers) for name, rule in routes.items()]
+    return [match(name, rule.conditions, headers) for name, rule in routes.items()]
 
 
-def _match(name: str, rule: Route, headers: Sequence[Dataset]) -> Match:
+def conditions_of(place: str, when: Mapping[str, object]) -> tuple[Condition, ...]:
+    """The conditions of a rule that stands at ``place`` in the settings; raises BadSettings as ``Route`` does."""
+    return tuple(_condition(place, key, value) for key, value in when.items())
+
+
+def match(name: str, conditions: Sequence[Condition], headers: Sequence[Dataset]) -> Match:
+    """What the rule ``name`` says of a study, given one header per series."""
     if not headers:
         return Match(name, matched=False, why="the study has no series")
-    failures = [list(_failures(header, rule.conditions)) for header in headers]
+    failures = [list(_failures(header, conditions)) for header in headers]
     fewest = min(failures, key=len)
     if fewest:
         which = "" if len(headers) == 1 else f" (the nearest of {len(headers)} series)"
         return Match(name, matched=False, why=f"{' and '.join(fewest)}{which}")
-    if not rule.conditions:
+    if not conditions:
         return Match(name, matched=True, why="it wants every study")
-    said = " and ".join(f"{condition.keyword} {condition.wanted}" for condition in rule.conditions)
+    said = " and ".join(f"{condition.keyword} {condition.wanted}" for condition in conditions)
     met, of = sum(not failed for failed in failures), len(headers)
     return Match(name, matched=True, why=f"{said}, in {met} of {of} series")
 
@@ -150,8 +156,11 @@ def _failures(header: Dataset, conditions: Sequence[Condition]) -> Iterator[str]
 
 
 def _values(header: Dataset, keyword: str) -> list[object]:
-    """The values of an attribute, in the dataset itself or in what the frames of an enhanced one share."""
+    """The values of an attribute: in the dataset itself, its request, or what the frames of an enhanced one share."""
     found = _plain(header.get(keyword))
+    if not found:
+        for request in header.get("RequestAttributesSequence") or ():
+            found += _plain(request.get(keyword))
     if not found:
         for group in header.get("SharedFunctionalGroupsSequence") or ():
             for macro in group:

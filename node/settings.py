@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from node.errors import BadSettings
+from node.settings_triage import UrgencyLine
 
 VARIABLE = "WETREAD_SETTINGS"
 
@@ -110,6 +111,9 @@ class Worker(_Table):
     time_limit_seconds: Positive = 600
     memory_gib: Positive = 8
     deliver_threads: int = Field(default=8, ge=1)
+    urgent_up_to: int = Field(default=1, ge=0, le=9)
+    aging_minutes: Positive = 10
+    rest_every: int = Field(default=10, ge=2)
 
 
 class Destination(_Table):
@@ -151,6 +155,7 @@ class Settings(_Table):
     node: Node = Node()
     worker: Worker = Worker()
     destinations: dict[str, Destination] = {}
+    urgency: dict[str, UrgencyLine] = {}
     pipelines: dict[str, PipelineLine] = {
         "mr_brain": PipelineLine(
             use="pipelines.mr_brain:BrainTumour", when={"Modality": "MR", "BodyPartExamined": ["BRAIN", "HEAD"]}
@@ -296,6 +301,8 @@ def _keys(place: list[str]) -> list[str]:
             table = Worker
         case ["destinations", *_]:
             table = Destination
+        case ["urgency", *_]:
+            table = UrgencyLine
         case _:
             table = PipelineLine
     return list(table.model_fields)

@@ -22,6 +22,7 @@ from node import log
 from node.delivery import Destination
 from node.routing import Route
 from node.supervisor import Part, supervise
+from node.urgency import Urgency
 
 STATE_FILE = "workers.json"  # beside spool and evidence
 DRAIN_SECONDS = 20.0  # what a running job may still take
@@ -39,6 +40,8 @@ class WorkerOptions:
         count_from: Per AE title that sends the name of the destination that its studies are counted by.
         device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: every GPU that torch can use, else the CPU.
         threads: Per device; 0: the cores shared out evenly.
+        urgency: The rules that make a study urgent before anything has read it.
+        urgent_up_to, aging_seconds, rest_every: In which order jobs are done (turns.py).
         drain_seconds: How long a running job may go on after SIGTERM before it is given back.
     """
 
@@ -49,6 +52,10 @@ class WorkerOptions:
     routes: Mapping[str, Route] = field(default_factory=dict)
     destinations: Mapping[str, Destination] = field(default_factory=dict)
     count_from: Mapping[str, str] = field(default_factory=dict)
+    urgency: Mapping[str, Urgency] = field(default_factory=dict)
+    urgent_up_to: int = 1
+    aging_seconds: float = 600.0
+    rest_every: int = 10
     device: str = "auto"
     threads: int = 0
     time_limit_seconds: float = 600.0
@@ -59,7 +66,8 @@ class WorkerOptions:
 
     def to_json(self) -> bytes:
         plain: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
-        plain["routes"] = {name: _plain_route(route) for name, route in self.routes.items()}
+        plain["routes"] = {name: _given(route) for name, route in self.routes.items()}
+        plain["urgency"] = {name: _given(rule) for name, rule in self.urgency.items()}
         plain["destinations"] = {name: asdict(destination) for name, destination in self.destinations.items()}
         return json.dumps(plain, default=str).encode()
 
@@ -69,6 +77,7 @@ class WorkerOptions:
         plain["routes"] = {
             name: Route(**route | {"deliver_to": tuple(route["deliver_to"])}) for name, route in plain["routes"].items()
         }
+        plain["urgency"] = {name: Urgency(**rule) for name, rule in plain["urgency"].items()}
         plain["destinations"] = {name: _destination(each) for name, each in plain["destinations"].items()}
         return cls(**plain | {"spool": Path(plain["spool"]), "evidence": Path(plain["evidence"])})
 
@@ -104,9 +113,10 @@ def _gpus_of_torch() -> int:
 
 def _analyze(options: WorkerOptions, device: str) -> None:
     from node.analysis import Analysis, Rules
-    from node.ledger import Ledger
+    from node.ledger import Ledger, Order
     from node.spool import Spool
     from node.tasks import ANALYZE, Bell, serve
+    from node.turns import Turns
     from node.warm import Limits
 
     stop = threading.Event()
@@ -114,6 +124,7 @@ def _analyze(options: WorkerOptions, device: str) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = options.threads or max(1, cores // len(devices(options.device)))
     ledger = Ledger(options.ledger_url)
+    order = Order(options.urgent_up_to, options.aging_seconds)
     analysis = Analysis(
         ledger,
         Limits(device, threads, int(options.memory_gib * 2**30)),
@@ -128,6 +139,7 @@ def _analyze(options: WorkerOptions, device: str) -> None:
         finished=bell.ring_delivery,
         again=bell.ring_job,
         stop=stop,
+        turn=Turns(ledger, order, rest_every=options.rest_every),
     )
     try:
         analysis.warm(sorted({route.use for route in options.routes.values()}))
@@ -172,7 +184,8 @@ def _clock(options: WorkerOptions) -> None:
     counts = Counts({caller: options.destinations[name] for caller, name in options.count_from.items()})
     path = Spool(options.spool).path
     try:
-        Clock(ledger, path=path, routes=options.routes, bell=Bell(options.broker_url), counts=counts).run(stop)
+        bell = Bell(options.broker_url)
+        Clock(ledger, path=path, routes=options.routes, rules=options.urgency, bell=bell, counts=counts).run(stop)
     finally:
         counts.close()
 
@@ -207,8 +220,9 @@ def _owner(device: str) -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{device}-{os.urandom(4).hex()}"
 
 
-def _plain_route(route: Route) -> dict[str, Any]:
-    return {one.name: getattr(route, one.name) for one in fields(route) if one.init}
+def _given(rule: Route | Urgency) -> dict[str, Any]:
+    """What a rule was made of."""
+    return {one.name: getattr(rule, one.name) for one in fields(rule) if one.init}
 
 
 def _destination(plain: dict[str, Any]) -> Destination:

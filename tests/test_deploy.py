@@ -208,7 +208,9 @@ def test_the_made_settings_name_the_services_of_compose(made: Path) -> None:
     assert all(str(peer.address) == f"{gateway}/32" for peer in node.peers)
 
 
-@pytest.mark.parametrize("table", [settings.Node, settings.Worker, settings.Destination, settings.PipelineLine])
+@pytest.mark.parametrize(
+    "table", [settings.Node, settings.Worker, settings.Destination, settings.PipelineLine, settings.UrgencyLine]
+)
 def test_the_hospitals_sample_shows_every_setting_and_loads(table: type) -> None:
     file = DEPLOY / "settings.hospital.toml"
     assert settings.load(file)[0].pipelines
@@ -218,12 +220,13 @@ def test_the_hospitals_sample_shows_every_setting_and_loads(table: type) -> None
 
 
 def test_the_rules_of_the_samples_are_rules(made: Path) -> None:
-    from node.cli.options import destinations_of, routes_of
+    from node.cli.options import destinations_of, routes_of, urgency_of
 
     for file in (DEPLOY / "settings.hospital.toml", made / "secrets" / "settings.toml"):
         loaded = settings.load(file)[0]
         assert routes_of(loaded)
         assert destinations_of(loaded)
+        urgency_of(loaded)
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)

@@ -14,6 +14,7 @@ from node.cli import acts, folders, life, models, parts, queue
 from node.cli.audit import audit
 from node.cli.demo import demo
 from node.cli.doctor import doctor
+from node.cli.triage import triage
 from node.cli.viewer import viewer
 from node.errors import BadSettings, NodeError
 
@@ -40,7 +41,7 @@ for command in (
     *(folders.send, folders.read),
     *(queue.status, audit, acts.retry, acts.cancel, acts.quarantine, acts.priority, acts.resend),
     *(acts.hold, acts.release, acts.drain, acts.resume),
-    *(life.train, life.evaluate, life.explain, models.models),
+    *(life.train, life.evaluate, life.explain, models.models, triage),
 ):
     wetread.add_command(command)
 

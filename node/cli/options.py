@@ -18,6 +18,7 @@ from node.delivery import Destination
 from node.errors import BadSettings
 from node.routing import Route
 from node.settings import Node, Settings
+from node.urgency import Urgency
 
 # Progress and logs go to standard error: standard output holds the result alone.
 console = Console(stderr=True, highlight=False)
@@ -71,6 +72,11 @@ def routes_of(settings: Settings) -> dict[str, Route]:
         )
         for name, line in settings.pipelines.items()
     }
+
+
+def urgency_of(settings: Settings) -> dict[str, Urgency]:
+    """The rules that make a study urgent, checked as those of routing are."""
+    return {name: Urgency(name, line.when, line.priority) for name, line in settings.urgency.items()}
 
 
 def destinations_of(settings: Settings) -> dict[str, Destination]:

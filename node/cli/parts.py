@@ -15,7 +15,7 @@ import click
 from redis import Redis
 
 from node import broker, log, supervisor
-from node.cli.options import destinations_of, routes_of, settings_of
+from node.cli.options import destinations_of, routes_of, settings_of, urgency_of
 from node.errors import Unavailable
 from node.ledger import Ledger
 from node.settings import Settings
@@ -60,6 +60,7 @@ def up(context: click.Context) -> None:
     log.to_stderr()
     settings = settings_of(context)
     routes_of(settings)  # a wrong rule stops the start here, not in a part
+    urgency_of(settings)
     destinations_of(settings)
     prepared(settings).close()
     given = ["--settings", str(context.obj)] if context.obj else []
@@ -122,6 +123,10 @@ def work(context: click.Context) -> None:
         routes=routes_of(settings),
         destinations=destinations_of(settings),
         count_from={caller: name for caller, name in settings.count_from.items() if name},
+        urgency=urgency_of(settings),
+        urgent_up_to=given.urgent_up_to,
+        aging_seconds=given.aging_minutes * 60,
+        rest_every=given.rest_every,
         device=given.device,
         threads=given.threads,
         time_limit_seconds=given.time_limit_seconds,

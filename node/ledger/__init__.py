@@ -42,10 +42,13 @@ from node.ledger.orders import Orders
 from node.ledger.overview import Pages
 from node.ledger.settling import Settling
 from node.ledger.steady import Machine, Steady
+from node.ledger.turns import Order, Turns
+from node.ledger.worklist import Came, Worklist
 
 __all__ = [
     "MAX_ATTEMPTS",
     "Answer",
+    "Came",
     "Claim",
     "Commitment",
     "Delivery",
@@ -59,6 +62,7 @@ __all__ = [
     "Ledger",
     "Machine",
     "NewJob",
+    "Order",
     "Overview",
     "Revision",
     "StudyEntry",
@@ -67,7 +71,7 @@ __all__ = [
 ]
 
 
-class Ledger(Arrivals, Settling, Jobs, Orders, Deliveries, Commitments, Pages):
+class Ledger(Arrivals, Settling, Jobs, Turns, Orders, Deliveries, Commitments, Pages, Worklist):
     """The ledger of one node, in SQLite (one machine) or PostgreSQL (several), shared by its processes and threads.
 
     Args:

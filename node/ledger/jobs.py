@@ -153,7 +153,12 @@ def _claimable(moment: float) -> Any:
     """SQL: queued and its time has come, or its worker has not been heard of; and no reason to wait."""
     queued = and_(jobs.c.state == JobState.QUEUED, jobs.c.not_before <= moment)
     deserted = and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until <= moment)
-    return and_(or_(queued, deserted), ~is_held(jobs), ~_older_runs(moment))
+    return and_(or_(queued, deserted), unhindered(moment))
+
+
+def unhindered(moment: float) -> Any:
+    """SQL: neither is the job's study held, nor does an older revision's job run that it has to wait for."""
+    return and_(~is_held(jobs), ~_older_runs(moment))
 
 
 def _older_runs(moment: float) -> Any:
