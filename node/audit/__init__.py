@@ -30,7 +30,7 @@ from node.audit.messages import (
     transferred,
 )
 from node.audit.records import Entry
-from node.audit.trail import Trail
+from node.audit.trail import Trail, quietly
 from node.audit.verification import Verdict
 
 __all__ = [
@@ -53,5 +53,6 @@ __all__ = [
     "imported",
     "log_used",
     "queried",
+    "quietly",
     "transferred",
 ]

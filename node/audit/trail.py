@@ -19,12 +19,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from node import log
 from node.audit.messages import Event, Source
 from node.audit.records import NOTHING, Entry, digest_of, seal_of
 from node.audit.verification import Verdict, Verification
 from node.errors import Unavailable
 
 BUSY_SECONDS = 30.0
+_events = log.get("audit")
 _TABLES = """
 CREATE TABLE IF NOT EXISTS records (n INTEGER PRIMARY KEY, at REAL NOT NULL, event TEXT NOT NULL, study TEXT,
                                     message TEXT NOT NULL, digest TEXT NOT NULL);
@@ -203,6 +205,18 @@ class Trail:
             os.link(part, self._key_file)
         part.unlink()
         return self._key_file.read_bytes()
+
+
+def quietly(trail: Trail) -> Callable[..., None]:
+    """``trail.record`` for what happens anyway: where it cannot be written, the log says so and the work goes on."""
+
+    def record(*events: Event) -> None:
+        try:
+            trail.record(*events)
+        except Unavailable as fault:
+            _events.error("the audit trail cannot be written", count=len(events), reason=str(fault))
+
+    return record
 
 
 def _set_mark(db: sqlite3.Connection, key: bytes, name: str, n: int, digest: str) -> None:

@@ -15,7 +15,8 @@ import click
 from redis import Redis
 
 from node import broker, log, supervisor
-from node.cli.options import destinations_of, routes_of, settings_of, urgency_of
+from node.audit import quietly
+from node.cli.options import destinations_of, routes_of, settings_of, trail_of, urgency_of
 from node.errors import Unavailable
 from node.ledger import Ledger
 from node.settings import Settings
@@ -150,18 +151,32 @@ def _broker_where_none_runs(settings: Settings) -> contextlib.AbstractContextMan
 @click.command()
 @click.pass_context
 def web(context: click.Context) -> None:
-    """Answer /health and /metrics.
+    """Answer /health and /metrics, and receive studies by STOW-RS at /dicom-web/studies.
 
     \b
     Example: wetread web
     """
+    from node.spool import Spool
+    from node.stow import Sender, Stow, StowOptions
+
     log.to_stderr()
     settings = settings_of(context)
     node = settings.node
     ledger = prepared(settings)
+    stow = Stow(
+        StowOptions(
+            own=node.ae_title,
+            senders=tuple(Sender(peer.ae_title, peer.address, peer.quiet_seconds) for peer in node.peers),
+            quiet_seconds=node.quiet_seconds,
+            longest_wait_seconds=node.longest_wait_seconds,
+        ),
+        Spool(node.folder / "spool", reserve_bytes=int(node.reserve_gib * GIB)),
+        ledger,
+        audited=quietly(trail_of(settings)),
+    )
     # Without users there is nobody to let in: beyond loopback the web server does not listen.
     bind = node.bind if ip_address(node.bind).is_loopback else "127.0.0.1"
-    options = WebOptions(bind, node.web_port, _checks(settings, ledger), lambda: _counts(ledger))
+    options = WebOptions(bind, node.web_port, _checks(settings, ledger), lambda: _counts(ledger), stow)
     with _stopping() as stop:
         serve(options, stop)
     ledger.close()

@@ -35,6 +35,8 @@ def _commitment() -> PresentationContext:
     return context
 
 
+STORAGE_CLASSES = frozenset(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
+
 _SUPPORTED = {
     context.abstract_syntax: build_context(context.abstract_syntax, TRANSFER_SYNTAXES)
     for context in [*AllStoragePresentationContexts, build_context(Verification)]

@@ -19,6 +19,7 @@ class Arrival:
         caller, address: The AE title and the IP address that it came from; empty if that is not known any more.
         received_at: Seconds since the epoch.
         expected: Number of Study Related Instances, where the sender told it.
+        patient_id: For the audit trail alone; the ledger has no place for it.
     """
 
     study_uid: str
@@ -34,6 +35,7 @@ class Arrival:
     address: str
     received_at: float
     expected: int | None = None
+    patient_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,4 +71,5 @@ def arrival_of(head: Head, transfer_syntax: str, sha256: str, size: int, origin:
         address=origin.address,
         received_at=origin.received_at,
         expected=head.expected,
+        patient_id=head.patient_id,
     )

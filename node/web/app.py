@@ -1,4 +1,4 @@
-"""/health and /metrics: is the node alive, and can it keep and carry what is sent to it?
+"""/health and /metrics: is the node alive, and can it keep and carry what is sent to it? And STOW-RS in (stow.py).
 
 It reads the ledger and the disk; it loads no torch and knows no patient. ``/health`` answers 200 when all is well and
 503 with the reasons when something is not; ``/health/live`` answers 200 as long as the process runs.
@@ -18,6 +18,8 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from node.errors import Unavailable
+from node.stow import Stow
+from node.web import stow as stow_rs
 
 Check = Callable[[], str | None]  # None: well; else the sentence that says what is wrong
 
@@ -30,6 +32,7 @@ class WebOptions:
     port: int
     checks: dict[str, Check]
     counts: Callable[[], dict[str, dict[str, int]]]  # {"studies": {"settled": 3}, "jobs": {...}, "deliveries": {...}}
+    stow: Stow | None = None  # what stores what comes by STOW-RS; None: nothing comes so
 
 
 def disk_check(folder: Path, reserve_bytes: int) -> Check:
@@ -46,6 +49,8 @@ def disk_check(folder: Path, reserve_bytes: int) -> Check:
 
 def make_app(options: WebOptions) -> FastAPI:
     app = FastAPI(title="wetread", docs_url=None, redoc_url=None)
+    if options.stow is not None:
+        app.router.routes.extend(stow_rs.routes(options.stow))
 
     @app.get("/health/live")
     def live() -> dict[str, str]:
