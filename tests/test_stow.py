@@ -27,7 +27,7 @@ from node.spool import Spool
 from node.stow import Sender, Stow, StowOptions
 from node.web.app import WebOptions, serve
 from tests.peers import free_port, needs
-from tests.workplace import study_files
+from tests.workplace import study_files, until
 
 BOUNDARY = "wetread-test"
 HEADERS = {"content-type": f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'}
@@ -225,11 +225,8 @@ def test_a_sender_that_dies_in_the_middle_leaves_what_was_whole(site: Site, tmp_
         head = f"POST /dicom-web/studies HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(content)}\r\n"
         line.sendall(head.encode() + f"Content-Type: {HEADERS['content-type']}\r\n\r\n".encode())
         line.sendall(content[:-500])
-    study = dcmread(one).StudyInstanceUID
-    for _ in range(100):
-        if site.ledger.studies() and site.ledger.entry(study).arrived == 1:
-            break
-        time.sleep(0.05)
+    until(lambda: site.events, what="the request has ended")
+    assert site.ledger.entry(dcmread(one).StudyInstanceUID).arrived == 1
     assert len(site.lying()) == 1
     assert not list(site.spool.incoming.iterdir())
 
