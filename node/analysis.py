@@ -31,6 +31,7 @@ from node.errors import LostClaim, NodeError, Unavailable
 from node.ledger import MAX_ATTEMPTS, Claim, Job, JobState, Ledger
 from node.outcome import evidence_of, make_names_durable, outcome_of, remove_older
 from node.reader import LOAD_AGAIN_SECONDS, NoRoom, Reader
+from node.triage.rules import Rule, raised
 from node.warm import ChildFault, Died, Limits, NotWanted, PipelineFault, StudyFault, TookTooLong, TookTooMuch
 from pipelines.forms import PRESETS
 
@@ -56,6 +57,7 @@ class Rules:
     Attributes:
         evidence: The folder that evidence lies under: ``<job key>/<attempt>/<pipeline>/…``.
         drain_seconds: How long a job that runs may go on after the worker was told to stop.
+        triage: What makes a study more urgent once it is read.
     """
 
     evidence: Path
@@ -64,6 +66,7 @@ class Rules:
     lease_seconds: float = LEASE_SECONDS
     drain_seconds: float = 20.0
     reserve_bytes: int = RESERVE_BYTES
+    triage: tuple[Rule, ...] = ()
 
 
 class Analysis:
@@ -239,6 +242,7 @@ class Analysis:
         for run in runs:
             for stage, seconds in run["stages"].items():
                 stages[stage] = stages.get(stage, 0.0) + seconds
+        found = raised(self._rules.triage, claim.job.pipeline, runs)
         ids = self._persist(
             lambda: self._ledger.finish(
                 claim,
@@ -248,10 +252,14 @@ class Analysis:
                 runs_json=json.dumps(runs),
                 evidence=evidence,
                 stages=stages,
+                notify=found.notify if found else (),
+                priority=found.priority if found else None,
+                why=found.why if found else "",
             )
         )
+        priority = min(claim.job.priority, found.priority) if found else claim.job.priority
         for delivery_id in ids:
-            self._finished(delivery_id, claim.job.priority)
+            self._finished(delivery_id, priority)
 
     def _persist(self, write: Callable[[], list[int]]) -> list[int]:
         """The GPU's work is not thrown away because the ledger is away for a minute."""

@@ -113,16 +113,7 @@ class Destination:
         Raises:
             BadSettings: If a file that the settings name cannot be used.
         """
-        try:
-            context = ssl.create_default_context(cafile=self.tls_ca)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            context.set_ciphers(CIPHERS)
-            if self.tls_certificate is not None:
-                context.load_cert_chain(self.tls_certificate, self.tls_key)
-        except OSError as error:  # ssl.SSLError is one
-            files = ", ".join(str(path) for path in (self.tls_ca, self.tls_certificate, self.tls_key) if path)
-            raise BadSettings(f"destinations.{self.name}: cannot use {files} for TLS: {error}") from error
-        return context
+        return trusting(f"destinations.{self.name}", self.tls_ca, self.tls_certificate, self.tls_key)
 
     def unreachable(self, error: Exception) -> str:
         """One sentence for a connection that could not be made, or was lost."""
@@ -137,6 +128,24 @@ class Destination:
         if isinstance(error, OSError) and error.strerror:
             return f"{self.where} does not answer: {error.strerror.lower()}"
         return f"{self.where} does not answer: {error}"
+
+
+def trusting(place: str, ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
+    """A client's TLS 1.2 or later that checks the peer's certificate and host name (RFC 9325).
+
+    Args:
+        place: Where the settings name these files.
+    """
+    try:
+        context = ssl.create_default_context(cafile=ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(CIPHERS)
+        if certificate is not None:
+            context.load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError is one
+        files = ", ".join(str(path) for path in (ca, certificate, key) if path)
+        raise BadSettings(f"{place}: cannot use {files} for TLS: {error}") from error
+    return context
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from node import delivery, log
+from node import delivery, log, notices
 from node.answers import RETRY
 from node.asking import AskingBack, ToBeReported
 from node.delivery import Answer, Destination, Outgoing
 from node.errors import LostClaim, NodeError, Unavailable
 from node.ledger import DeliveryClaim, DeliveryState, Evidence, Ledger
+from node.notices import Receiver
+from node.triage.rules import Rule
 
 LEASE_SECONDS = 60.0
 BEAT_SECONDS = 15.0
@@ -47,6 +49,8 @@ class Outbox:
 
     Args:
         evidence: The folder that evidence lies under.
+        receivers: Who is told of findings, by name, in place of being sent evidence.
+        triage: The rules that say which findings.
     """
 
     def __init__(
@@ -57,11 +61,15 @@ class Outbox:
         destinations: Mapping[str, Destination],
         owner: str,
         stop: threading.Event,
+        receivers: Mapping[str, Receiver] | None = None,
+        triage: Sequence[Rule] = (),
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self._ledger = ledger
         self._evidence = evidence
         self._destinations = destinations
+        self._receivers = receivers or {}
+        self._triage = triage
         self._owner = owner
         self._stop = stop
         self._asking = AskingBack(ledger, stop)
@@ -101,6 +109,9 @@ class Outbox:
                 self._wait(claim, said, ())
 
     def _carry_out(self, claim: DeliveryClaim) -> None:
+        if (receiver := self._receivers.get(claim.delivery.destination)) is not None:
+            self._tell(claim, receiver)
+            return
         destination = self._destinations.get(claim.delivery.destination)
         if destination is None:
             self._bury(claim, f"the settings have no destination {claim.delivery.destination}")
@@ -119,6 +130,29 @@ class Outbox:
         seconds = round(time.monotonic() - begun, 3)
         self._read_back(claim, destination)
         _events.info("sent", delivery=claim.delivery.id, destination=destination.name, seconds=seconds)
+
+    def _tell(self, claim: DeliveryClaim, receiver: Receiver) -> None:
+        if not receiver.on:
+            self._bury(claim, f"notify.{receiver.name} is switched off in the settings")
+            return
+        if fault := self._damage(claim.all_evidence):
+            self._bury(claim, fault)
+            return
+        rules, name = self._triage, receiver.name
+        try:
+            notice = notices.notice_of(claim.job, claim.all_evidence, self._evidence, rules=rules, receiver=name)
+        except NodeError as nothing:
+            self._bury(claim, str(nothing))
+            return
+        answers: list[Answer] = []
+        for answer in notices.tell(receiver, notice, accepted=claim.accepted):
+            self._ledger.record_answer(claim, answer.sop_uid, answer.status, answer.verdict, answer.comment)
+            answers.append(answer)
+        if refused := [answer for answer in answers if not answer.is_accepted]:
+            self._wait(claim, "; ".join(answer.comment or answer.verdict for answer in refused), refused)
+            return
+        self._ledger.finish_delivery(claim, state=DeliveryState.DELIVERED)
+        _events.info("told", delivery=claim.delivery.id, destination=name, count=len(answers))
 
     def _send(self, claim: DeliveryClaim, destination: Destination) -> list[Answer]:
         answers: list[Answer] = []

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from node.errors import BadSettings
-from node.settings_triage import UrgencyLine
+from node.settings_triage import NotifyLine, TriageLine, UrgencyLine
 
 VARIABLE = "WETREAD_SETTINGS"
 
@@ -156,6 +156,8 @@ class Settings(_Table):
     worker: Worker = Worker()
     destinations: dict[str, Destination] = {}
     urgency: dict[str, UrgencyLine] = {}
+    triage: dict[str, TriageLine] = {}
+    notify: dict[str, NotifyLine] = {}
     pipelines: dict[str, PipelineLine] = {
         "mr_brain": PipelineLine(
             use="pipelines.mr_brain:BrainTumour", when={"Modality": "MR", "BodyPartExamined": ["BRAIN", "HEAD"]}
@@ -207,6 +209,21 @@ class Settings(_Table):
         return self
 
     @model_validator(mode="after")
+    def _triage_names_what_is_there(self) -> Settings:
+        for name in self.notify.keys() & self.destinations.keys():
+            raise ValueError(f"notify.{name} and destinations.{name}: two of one name")
+        for name, line in self.triage.items():
+            if line.pipeline not in self.pipelines:
+                raise ValueError(
+                    f'triage.{name}.pipeline names "{line.pipeline}"; pipelines: {", ".join(self.pipelines)}'
+                )
+            for told in line.notify:
+                if told not in self.notify:
+                    known = ", ".join(self.notify) or "nobody is defined"
+                    raise ValueError(f'triage.{name}.notify names "{told}"; notify: {known}')
+        return self
+
+    @model_validator(mode="after")
     def _counts_are_to_be_had(self) -> Settings:
         for peer in self.node.peers:
             if peer.count_from is not None and peer.count_from not in self.destinations:
@@ -254,7 +271,7 @@ def _beside(folder: Path, tables: dict[str, Any]) -> dict[str, Any]:
     homes = [
         node,
         node.get("tls"),
-        *(line for name in ("destinations", "pipelines") for line in dict(tables.get(name) or {}).values()),
+        *(line for name in ("destinations", "notify", "pipelines") for line in dict(tables.get(name) or {}).values()),
     ]
     for home in (one for one in homes if isinstance(one, dict)):
         for key in _PATHS & home.keys():
@@ -303,6 +320,10 @@ def _keys(place: list[str]) -> list[str]:
             table = Destination
         case ["urgency", *_]:
             table = UrgencyLine
+        case ["triage", *_]:
+            table = TriageLine
+        case ["notify", *_]:
+            table = NotifyLine
         case _:
             table = PipelineLine
     return list(table.model_fields)

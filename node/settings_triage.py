@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Table(BaseModel):
@@ -16,3 +17,48 @@ class UrgencyLine(_Table):
 
     when: dict[str, Any]
     priority: int = Field(default=0, ge=0, le=9)
+
+
+class TriageLine(_Table):
+    """``[triage.NAME]``: findings that move a study up once it is read."""
+
+    pipeline: str
+    finding: str | tuple[str, ...] = ()
+    at_least: float = Field(default=0.0, ge=0, le=1)
+    priority: int = Field(default=0, ge=0, le=9)
+    notify: tuple[str, ...] = ()
+    on: bool = True
+
+
+NEEDS = {
+    "webhook": ("url", "secret_variable"),
+}
+
+
+class NotifyLine(_Table):
+    """``[notify.NAME]``: who is told of findings."""
+
+    protocol: Literal["webhook"]
+    on: bool = True
+    names: bool = True
+    url: str | None = Field(default=None, pattern=r"^https?://[^@]+$")
+    host: str | None = None
+    port: int | None = Field(default=None, ge=1, le=65535)
+    user: str | None = None
+    password_variable: str | None = None
+    token_variable: str | None = None
+    secret_variable: str | None = None
+    tls: Literal["off", "required"] = "off"
+    tls_ca: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    answer_seconds: float = Field(default=20, gt=0, le=600)
+
+    @model_validator(mode="after")
+    def _is_reachable(self) -> NotifyLine:
+        missing = [key for key in NEEDS[self.protocol] if getattr(self, key) in (None, ())]
+        if missing:
+            raise ValueError(f'protocol = "{self.protocol}" needs {", ".join(missing)}')
+        if self.tls == "required" and self.url and not self.url.startswith("https://"):
+            raise ValueError('url is not https://, and tls = "required"')
+        return self

@@ -13,15 +13,17 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from node import log
 from node.delivery import Destination
+from node.notices.receiver import Receiver
 from node.routing import Route
 from node.supervisor import Part, supervise
+from node.triage.rules import Rule
 from node.urgency import Urgency
 
 STATE_FILE = "workers.json"  # beside spool and evidence
@@ -41,6 +43,7 @@ class WorkerOptions:
         device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: every GPU that torch can use, else the CPU.
         threads: Per device; 0: the cores shared out evenly.
         urgency: The rules that make a study urgent before anything has read it.
+        triage, receivers: What makes it urgent once it is read, and who is told then.
         urgent_up_to, aging_seconds, rest_every: In which order jobs are done (turns.py).
         drain_seconds: How long a running job may go on after SIGTERM before it is given back.
     """
@@ -53,6 +56,8 @@ class WorkerOptions:
     destinations: Mapping[str, Destination] = field(default_factory=dict)
     count_from: Mapping[str, str] = field(default_factory=dict)
     urgency: Mapping[str, Urgency] = field(default_factory=dict)
+    triage: Sequence[Rule] = ()
+    receivers: Mapping[str, Receiver] = field(default_factory=dict)
     urgent_up_to: int = 1
     aging_seconds: float = 600.0
     rest_every: int = 10
@@ -68,6 +73,8 @@ class WorkerOptions:
         plain: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
         plain["routes"] = {name: _given(route) for name, route in self.routes.items()}
         plain["urgency"] = {name: _given(rule) for name, rule in self.urgency.items()}
+        plain["triage"] = [asdict(rule) for rule in self.triage]
+        plain["receivers"] = {name: asdict(receiver) for name, receiver in self.receivers.items()}
         plain["destinations"] = {name: asdict(destination) for name, destination in self.destinations.items()}
         return json.dumps(plain, default=str).encode()
 
@@ -78,6 +85,8 @@ class WorkerOptions:
             name: Route(**route | {"deliver_to": tuple(route["deliver_to"])}) for name, route in plain["routes"].items()
         }
         plain["urgency"] = {name: Urgency(**rule) for name, rule in plain["urgency"].items()}
+        plain["triage"] = tuple(Rule(**_tuples(rule)) for rule in plain["triage"])
+        plain["receivers"] = {name: Receiver(**_tuples(_paths(each))) for name, each in plain["receivers"].items()}
         plain["destinations"] = {name: _destination(each) for name, each in plain["destinations"].items()}
         return cls(**plain | {"spool": Path(plain["spool"]), "evidence": Path(plain["evidence"])})
 
@@ -134,6 +143,7 @@ def _analyze(options: WorkerOptions, device: str) -> None:
             time_limit_seconds=options.time_limit_seconds,
             lease_seconds=options.lease_seconds,
             drain_seconds=options.drain_seconds,
+            triage=tuple(options.triage),
         ),
         path=Spool(options.spool).path,
         finished=bell.ring_delivery,
@@ -162,6 +172,8 @@ def _deliver(options: WorkerOptions) -> None:
         destinations=options.destinations,
         owner=_owner("deliver"),
         stop=stop,
+        receivers=options.receivers,
+        triage=options.triage,
     )
     threads = max(2, options.deliver_threads)  # one would be the main thread's
     gated = unless_drained(outbox, ledger.is_drained, name_of("deliver"), stop)
@@ -226,8 +238,16 @@ def _given(rule: Route | Urgency) -> dict[str, Any]:
 
 
 def _destination(plain: dict[str, Any]) -> Destination:
-    paths = {key: Path(plain[key]) for key in ("tls_ca", "tls_certificate", "tls_key") if plain[key] is not None}
-    return Destination(**plain | paths)
+    return Destination(**_paths(plain))
+
+
+def _paths(plain: dict[str, Any]) -> dict[str, Any]:
+    files = {key: Path(plain[key]) for key in ("tls_ca", "tls_certificate", "tls_key") if plain[key] is not None}
+    return plain | files
+
+
+def _tuples(plain: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
 
 
 def main() -> None:

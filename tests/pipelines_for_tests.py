@@ -36,6 +36,17 @@ class Quick:
             crash()
 
 
+class Bleeds(Quick):
+    """Finds a bleeding in every study but that of a patient whose ID begins with WELL."""
+
+    name = "bleeds"
+
+    def __call__(self, study: Study) -> tuple[Findings, ...]:
+        is_there = not str(study.header.PatientID).startswith("WELL")
+        found = Finding(codes.HEMORRHAGE, present=is_there, certainty=0.97 if is_there else 0.02)
+        return (Findings(study.series[0], (found,), stages={"network": 0.0}),)
+
+
 def crash() -> None:
     ctypes.string_at(0)  # SIGSEGV
 

@@ -16,8 +16,10 @@ from node import settings as settings_file
 from node.audit import Actor, Source, Trail
 from node.delivery import Destination
 from node.errors import BadSettings
+from node.notices.receiver import Receiver
 from node.routing import Route
 from node.settings import Node, Settings
+from node.triage.rules import Rule
 from node.urgency import Urgency
 
 # Progress and logs go to standard error: standard output holds the result alone.
@@ -77,6 +79,28 @@ def routes_of(settings: Settings) -> dict[str, Route]:
 def urgency_of(settings: Settings) -> dict[str, Urgency]:
     """The rules that make a study urgent, checked as those of routing are."""
     return {name: Urgency(name, line.when, line.priority) for name, line in settings.urgency.items()}
+
+
+def triage_of(settings: Settings) -> tuple[Rule, ...]:
+    """The rules that are switched on; whom they tell that is switched off is not told."""
+    is_on = {name for name, line in settings.notify.items() if line.on}
+    return tuple(
+        Rule(
+            name=name,
+            pipeline=line.pipeline,
+            findings=(line.finding,) if isinstance(line.finding, str) else line.finding,
+            at_least=line.at_least,
+            priority=line.priority,
+            notify=tuple(told for told in line.notify if told in is_on),
+        )
+        for name, line in settings.triage.items()
+        if line.on
+    )
+
+
+def receivers_of(settings: Settings) -> dict[str, Receiver]:
+    """Who is told of findings, by name."""
+    return {name: Receiver(name=name, **dict(line)) for name, line in settings.notify.items()}
 
 
 def destinations_of(settings: Settings) -> dict[str, Destination]:

@@ -16,7 +16,15 @@ from redis import Redis
 
 from node import broker, log, supervisor
 from node.audit import quietly
-from node.cli.options import destinations_of, routes_of, settings_of, trail_of, urgency_of
+from node.cli.options import (
+    destinations_of,
+    receivers_of,
+    routes_of,
+    settings_of,
+    trail_of,
+    triage_of,
+    urgency_of,
+)
 from node.errors import Unavailable
 from node.ledger import Ledger
 from node.settings import Settings
@@ -125,6 +133,8 @@ def work(context: click.Context) -> None:
         destinations=destinations_of(settings),
         count_from={caller: name for caller, name in settings.count_from.items() if name},
         urgency=urgency_of(settings),
+        triage=triage_of(settings),
+        receivers=receivers_of(settings),
         urgent_up_to=given.urgent_up_to,
         aging_seconds=given.aging_minutes * 60,
         rest_every=given.rest_every,

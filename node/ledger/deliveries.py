@@ -232,4 +232,5 @@ def _claimed(db: Connection, delivery: Delivery, owner: str) -> DeliveryClaim:
         attempt=delivery.attempts,
         evidence=tuple(one for one in objects if one.sop_uid not in done),
         all_evidence=objects,
+        accepted=frozenset(done),
     )

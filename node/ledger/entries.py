@@ -185,6 +185,7 @@ class DeliveryClaim:
 
     Attributes:
         evidence: What the destination has not accepted yet. ``all_evidence``: also what it has, for reading back.
+        accepted: The UIDs of whatever it has accepted, objects or messages.
     """
 
     delivery: Delivery
@@ -193,6 +194,7 @@ class DeliveryClaim:
     attempt: int
     evidence: tuple[Evidence, ...]
     all_evidence: tuple[Evidence, ...]
+    accepted: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ counted too. Owner and attempt together are a fencing token: whoever lost the cl
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, exists, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, case, exists, insert, or_, select, update
 
 from node.errors import LostClaim, Unknown
 from node.ledger.chapter import Chapter, ended, evidence_of, is_held, job_of, locked_job, members, send_to
@@ -85,11 +85,16 @@ class Jobs(Chapter):
         runs_json: str = "[]",
         evidence: Sequence[Evidence] = (),
         stages: Mapping[str, float] | None = None,
+        notify: Collection[str] = (),
+        priority: int | None = None,
+        why: str = "",
         now: float | None = None,
     ) -> list[int]:
         """The job is done; its evidence waits for each destination. Returns the ids of the deliveries.
 
         Args:
+            notify: Who is told of it besides.
+            priority: More urgent than before, for what was found; ``why`` says what.
             state: QUARANTINED where the evidence is a report that the job took its worker along too often.
 
         Raises:
@@ -99,9 +104,10 @@ class Jobs(Chapter):
         moment = self._now(now)
         values = {"outcome": outcome, "reason": reason, "runs": runs_json, "stages": dict(stages or {})}
         with self._database.writing() as db:
-            job = _close(db, claim, {"state": state, "done_at": moment} | values)
+            job = _close(db, claim, {"state": state, "done_at": moment} | values | _raised(claim, priority, why))
             _keep_evidence(db, job, evidence)
-            return [send_to(db, job, destination, moment) for destination in job.destinations if evidence]
+            told = dict.fromkeys((*notify, *job.destinations))  # who is told can do something at once
+            return [send_to(db, job, destination, moment) for destination in told if evidence]
 
     def fail(
         self, claim: Claim, *, reason: str, retry_at: float | None, counts: bool = True, now: float | None = None
@@ -200,6 +206,13 @@ def _close(db: Connection, claim: Claim, values: dict[str, Any]) -> Job:
     if row is None:
         raise LostClaim(f"job {claim.job.id} is no longer held by {claim.owner} (attempt {claim.attempt})")
     return job_of(row)
+
+
+def _raised(claim: Claim, priority: int | None, why: str) -> dict[str, Any]:
+    values: dict[str, Any] = {"why": f"{claim.job.why}; {why}"} if why else {}
+    if priority is not None:
+        values["priority"] = case((jobs.c.priority < priority, jobs.c.priority), else_=priority)
+    return values
 
 
 def _keep_evidence(db: Connection, job: Job, objects: Sequence[Evidence]) -> None:
