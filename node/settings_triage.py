@@ -31,6 +31,7 @@ class TriageLine(_Table):
 
 
 NEEDS = {
+    "hl7": ("host", "port"),
     "webhook": ("url", "secret_variable"),
 }
 
@@ -38,7 +39,7 @@ NEEDS = {
 class NotifyLine(_Table):
     """``[notify.NAME]``: who is told of findings."""
 
-    protocol: Literal["webhook"]
+    protocol: Literal["hl7", "webhook"]
     on: bool = True
     names: bool = True
     url: str | None = Field(default=None, pattern=r"^https?://[^@]+$")
@@ -52,6 +53,9 @@ class NotifyLine(_Table):
     tls_ca: Path | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    messages: tuple[Literal["ORU^R01", "OMI^O23"], ...] = ("ORU^R01", "OMI^O23")
+    application: str = ""
+    facility: str = ""
     answer_seconds: float = Field(default=20, gt=0, le=600)
 
     @model_validator(mode="after")

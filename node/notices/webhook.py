@@ -70,7 +70,7 @@ def content(receiver: Receiver, notice: Notice) -> dict[str, Any]:
                 "certainty": one.certainty,
                 "count": one.count,
                 "measurements": [
-                    {"name": name, "value": value, "unit": unit} for name, value, unit in one.measurements
+                    {"name": list(name), "value": value, "unit": unit} for name, value, unit in one.measurements
                 ],
             }
             for one in notice.findings

@@ -45,13 +45,13 @@ class Said:
         code: Value, scheme and meaning.
         certainty: The largest of all places; None where the pipeline gives none.
         count: In how many places.
-        measurements: Of the first place: name, value, unit (UCUM).
+        measurements: Of the first place: code of the name, value, unit (UCUM).
     """
 
     code: tuple[str, str, str]
     certainty: float | None
     count: int
-    measurements: tuple[tuple[str, float, str], ...] = ()
+    measurements: tuple[tuple[tuple[str, str, str], float, str], ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -100,7 +100,10 @@ def said_of(found: Sequence[Mapping[str, Any]]) -> tuple[Said, ...]:
     said = []
     for code, places in by_code.items():
         certainties = [one["certainty"] for one in places if one["certainty"] is not None]
-        measured = tuple((each["name"][2], float(each["value"]), each["unit"]) for each in places[0]["measurements"])
+        measured = tuple(
+            ((each["name"][0], each["name"][1], each["name"][2]), float(each["value"]), str(each["unit"]))
+            for each in places[0]["measurements"]
+        )
         # A finding of the whole series stands beside those of its pictures.
         count = sum(1 for one in places if one["sop_uids"]) or len(places)
         said.append(Said(code, max(certainties, default=None), count, measured))
