@@ -158,6 +158,31 @@ class DerivedSeries:
 
 
 @dataclass(frozen=True, eq=False)
+class SaliencyMap:
+    """Where a network looked when it said something of some images.
+
+    Attributes:
+        label: What it speaks for, as the finding is labelled; at most 64 characters.
+        method: From CID 217, as Class activation (130402, DCM).
+        places: Of the images, in ``series.frames`` of the findings that have it.
+        values: float32 (len(places), rows, columns), 0 to 1: relative to the spot that speaks most.
+    """
+
+    label: str
+    method: Code
+    places: tuple[int, ...]
+    values: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.label) <= 64:
+            raise ValueError(f"the label of a map has 1 to 64 characters, not {len(self.label)}")
+        if self.values.ndim != 3 or len(self.values) != len(self.places) or not self.places:
+            raise ValueError(f"{len(self.places)} images cannot have maps of {self.values.shape}")
+        if not (self.values.min() >= 0 and self.values.max() <= 1):
+            raise ValueError("the values of a map are between 0 and 1")
+
+
+@dataclass(frozen=True, eq=False)
 class Findings:
     """What one pipeline says of one series, or of one group of series that it fused.
 
@@ -167,6 +192,7 @@ class Findings:
         notes: Sentences that a reader must know: a sequence that was missing, slices that were doubled.
         stages: Seconds per stage, as ``{"load": 0.4, "network": 1.5}``.
         derived: Series that were made of those read.
+        maps: Where the network looked, when that was asked for.
     """
 
     series: Series
@@ -176,12 +202,14 @@ class Findings:
     device: str = "cpu"
     stages: dict[str, float] = field(default_factory=dict)
     derived: tuple[DerivedSeries, ...] = ()
+    maps: tuple[SaliencyMap, ...] = ()
 
 
 class Pipeline(Protocol):
     """Any class with these two members: one file, named in ``settings.toml``, no base class.
 
-    It may have a third, ``warm_up() -> str``: called once before the first study, it says how the pipeline computes.
+    It may have two more. ``warm_up() -> str``: called once before the first study, it says how the pipeline computes.
+    ``saliency(findings) -> tuple[SaliencyMap, ...]``: where it looked; called only where a destination takes maps.
     """
 
     @property

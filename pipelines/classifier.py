@@ -20,8 +20,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.base import Finding, Findings, WithheldStudy
+from pipelines.base import Finding, Findings, SaliencyMap, WithheldStudy
 from pipelines.carded import Carded
+from pipelines.evidence.codes import CLASS_ACTIVATION
+from pipelines.instance import number, text
 from pipelines.models.certainty import probabilities, strangeness
 from pipelines.pictures import Look, Picture, Seen, pictures
 from pipelines.pixels import BadPixels
@@ -30,6 +32,7 @@ from pipelines.series import Series
 ROLE = "class"
 AS_IT_IS: tuple[int, ...] = ()
 MIRRORED, FLIPPED, TURNED = (3,), (2,), (2, 3)  # the axes of (N, channels, rows, columns) that are turned over
+MOST_MAPS = 8  # of one class, where maps are asked for
 USUAL_STEP_MM = 4.0  # thinner stacks are read at so many millimetres: their neighbours say the same
 
 
@@ -140,6 +143,28 @@ class Classifier(Carded):
             for where, name in zip(self.maps(picture), self.points["classes"], strict=True)
         ]
 
+    def saliency(self, findings: Findings) -> tuple[SaliencyMap, ...]:
+        """A map for each class that is present, of the images of one frame that show it most surely."""
+        series = findings.series
+        places = {text(frame.instance, "SOPInstanceUID"): place for place, frame in enumerate(series.frames)}
+        found = []
+        for index, name in enumerate(self.points["classes"]):
+            there = [each for each in findings.findings if each.label == name and each.present and each.sop_uids]
+            surest = sorted(there, key=lambda each: -(each.certainty or 0.0))[:MOST_MAPS]
+            uids = {uid for each in surest for uid in each.sop_uids}
+            shown = tuple(each for each in series.instances if text(each, "SOPInstanceUID") in uids)
+            single = tuple(each for each in shown if (number(each, "NumberOfFrames") or 1) == 1)
+            if not single:
+                continue
+            pairs = [
+                (places[picture.sop_uid], self.maps(picture)[index])
+                for picture in pictures(Series(series.uid, series.modality, single))
+            ]
+            for part in by_shape(pairs):
+                values = np.stack([where for _, where in part])
+                found.append(SaliencyMap(name, CLASS_ACTIVATION, tuple(place for place, _ in part), values))
+        return tuple(found)
+
     @torch.inference_mode()
     def maps(self, picture: Picture) -> NDArray[np.float32]:
         """(classes, rows, columns), 0 to 1: class activation maps (Zhou et al. 2016), the mean over the members.
@@ -159,6 +184,14 @@ class Classifier(Carded):
         found = seen.back(total.relu())
         most = found.max(axis=(1, 2), keepdims=True)
         return np.asarray(np.divide(found, most, out=np.zeros_like(found), where=most > 0).clip(0, 1))
+
+
+def by_shape(pairs: Sequence[tuple[int, NDArray[np.float32]]]) -> list[list[tuple[int, NDArray[np.float32]]]]:
+    """Maps of one size each: photographs of a series may have several."""
+    groups: dict[tuple[int, ...], list[tuple[int, NDArray[np.float32]]]] = {}
+    for pair in pairs:
+        groups.setdefault(pair[1].shape, []).append(pair)
+    return list(groups.values())
 
 
 def stride(series: Series) -> int:

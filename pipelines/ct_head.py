@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.base import Algorithm, Finding, Findings, UnsuitableStudy
+from pipelines.base import Algorithm, Finding, Findings, SaliencyMap, UnsuitableStudy
 from pipelines.classifier import AS_IT_IS, MIRRORED, Classifier, Judged
 from pipelines.domain import Domain, class_findings
 from pipelines.evidence import codes
@@ -54,6 +54,10 @@ class HeadHaemorrhage:
 
     def __call__(self, study: Study) -> tuple[Findings, ...]:
         return self._classifier.read(readable(study), self._say)
+
+    def saliency(self, findings: Findings) -> tuple[SaliencyMap, ...]:
+        """Where the networks looked on the images that show it most surely."""
+        return self._classifier.saliency(findings)
 
     def explain(self, study: Study) -> list[tuple[str, NDArray[np.float32], str]]:
         """For each image that would be read: SOP Instance UID, map (rows, columns) 0 to 1, class."""

@@ -101,7 +101,7 @@ _ALL_PICTURES = Wanted(key_objects=True, presentation_state=True, parametric_map
 # legacy: a PACS of before Segmentation (2006) and Comprehensive 3D SR (2014), which shows pictures and documents.
 # planning: radiotherapy planning, which reads structures.
 PRESETS = {
-    "ohif": Wanted(parametric_map=True),
+    "ohif": Wanted(),
     "orthanc": _ALL_PICTURES,
     "air": replace(_ALL_PICTURES, report="references", presentation_state=False),
     "legacy": Wanted(
@@ -116,4 +116,5 @@ PRESETS = {
     "planning": Wanted(report=OFF, derived_series=False, rt_structure_set=True),
 }
 DEFAULT = "ohif"
+EXPLAINING = frozenset({Kind.PARAMETRIC_MAP, Kind.MAP_CAPTURE})  # who takes none of these is not read for maps
 USUAL = PRESETS[DEFAULT].forms

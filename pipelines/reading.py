@@ -25,7 +25,7 @@ from pipelines import filing
 from pipelines.base import Finding, Findings, Measurement, Pipeline, UnsuitableStudy, WithheldStudy
 from pipelines.evidence import InvalidEvidence, NotEvaluated, Predecessor
 from pipelines.filing import Filing
-from pipelines.forms import USUAL, Form
+from pipelines.forms import EXPLAINING, USUAL, Form
 from pipelines.instance import Unreadable, one_sentence, text
 from pipelines.study import BadPixels, Study
 
@@ -49,7 +49,7 @@ class Run:
         series_uid: The series that masks and boxes lie on; None where none was read.
         seconds: From the call of the pipeline until the evidence lay on disk.
         objects: The evidence, as written, and the form of each object.
-        stages: Seconds per stage: "load", "network", "encode" where they are known.
+        stages: Seconds per stage: "load", "network", "maps", "encode" where they are known.
     """
 
     pipeline: str
@@ -135,7 +135,7 @@ def read(
 def _runs(pipeline: Pipeline, blank: Run, place: Filing, clock: _Clock) -> tuple[Run, ...]:
     if place.study.mixed:
         return (replace(blank, reason=f"{place.study.mixed}; it is held for a person to look at"),)
-    answers = _answers(pipeline, place.study)
+    answers = _answers(pipeline, place.study, maps=any(form.kind in EXPLAINING for form in place.forms))
     if isinstance(answers, NotEvaluated):
         return (_not_evaluated(blank, answers, place, clock),)
     seconds = clock.seconds / len(answers)
@@ -155,12 +155,14 @@ class _Clock:
         return perf_counter() - self.begun
 
 
-def _answers(pipeline: Pipeline, study: Study) -> tuple[Findings, ...] | NotEvaluated:
-    """What the pipeline says, or why it says nothing."""
+def _answers(pipeline: Pipeline, study: Study, *, maps: bool) -> tuple[Findings, ...] | NotEvaluated:
+    """What the pipeline says, with ``maps`` also where it looked, or why it says nothing."""
     try:
         answers = tuple(pipeline(study))
         if wrong := [type(each).__name__ for each in answers if not isinstance(each, Findings)]:
             return NotEvaluated("failed", f"the pipeline answered with {wrong[0]} where Findings are due")
+        if maps and hasattr(pipeline, "saliency"):
+            answers = tuple(_with_maps(pipeline, answer) for answer in answers)
         return tuple(map(_with_faults, answers)) or NotEvaluated("unsuitable", "the pipeline found no series to read")
     except UnsuitableStudy as reason:
         return NotEvaluated("unsuitable", one_sentence(reason))
@@ -168,6 +170,16 @@ def _answers(pipeline: Pipeline, study: Study) -> tuple[Findings, ...] | NotEval
         return NotEvaluated("withheld", one_sentence(reason))
     except Exception as error:
         return NotEvaluated("failed", _explained(error))
+
+
+def _with_maps(pipeline: Any, answer: Findings) -> Findings:
+    """A map explains what was found and is none of it: where there is none, the findings stand, and a note says so."""
+    begun = perf_counter()
+    try:
+        answer = replace(answer, maps=tuple(pipeline.saliency(answer)))
+    except Exception as error:
+        answer = replace(answer, notes=(*answer.notes, f"no map of where it looked: {_explained(error)}"))
+    return replace(answer, stages={**answer.stages, "maps": perf_counter() - begun})
 
 
 def _with_faults(answer: Findings) -> Findings:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.base import Algorithm, Finding, Findings
+from pipelines.base import Algorithm, Finding, Findings, SaliencyMap
 from pipelines.classifier import AS_IT_IS, FLIPPED, MIRRORED, TURNED, Classifier, Judged
 from pipelines.domain import Domain, class_findings
 from pipelines.evidence import codes
@@ -42,6 +42,10 @@ class SkinMelanoma:
 
     def __call__(self, study: Study) -> tuple[Findings, ...]:
         return self._classifier.read(DOMAIN.series(study), self._say)
+
+    def saliency(self, findings: Findings) -> tuple[SaliencyMap, ...]:
+        """Where the networks looked on the images that show it most surely."""
+        return self._classifier.saliency(findings)
 
     def explain(self, study: Study) -> list[tuple[str, NDArray[np.float32], str]]:
         """For each picture that would be read: SOP Instance UID, map (rows, columns) 0 to 1, class."""

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipelines.base import Finding, WithheldStudy
+from pipelines.base import Finding, Findings, WithheldStudy
 from pipelines.classifier import AS_IT_IS, MIRRORED, Classifier, Judged, stride
 from pipelines.domain import class_findings
 from pipelines.evidence import codes
@@ -163,3 +163,25 @@ def test_a_map_is_bright_where_the_class_is(tmp_path: Path) -> None:
     row, column = np.unravel_index(int(where.argmax()), where.shape)
     assert (row < 14, column > 55) == (True, True)
     assert where[30:, :30].max() < 0.2
+
+
+def test_maps_are_of_the_images_that_show_a_class_most_surely(tmp_path: Path) -> None:
+    classifier, held = Classifier(card(tmp_path), Look((64, 64))), series(tmp_path, 10)
+    points = {"classes": ["class 0", "class 1"], "cutoffs": {"class 0": 0.5, "class 1": 1.1}}
+    known = {"class 0": codes.LESION, "class 1": codes.MASS}
+    found = [
+        finding
+        for number in range(10)
+        for finding in class_findings((number / 10, 1.0), points, known, sop_uids=(f"1.2.3.4.{number + 1}",))
+    ]
+    (made,) = classifier.saliency(Findings(held, tuple(found)))
+    assert (made.label, made.method) == ("class 0", codes.CLASS_ACTIVATION)
+    assert made.places == (5, 6, 7, 8, 9)
+    (picture,) = list(pictures(held))[6:7]
+    assert np.array_equal(made.values[1], classifier.maps(picture)[0])
+
+
+def test_where_nothing_is_present_there_is_no_map(tmp_path: Path) -> None:
+    held = series(tmp_path)
+    absent = Finding(codes.LESION, False, 0.1, sop_uids=("1.2.3.4.1",), label="class 0")
+    assert Classifier(card(tmp_path), Look((64, 64))).saliency(Findings(held, (absent,))) == ()

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydicom import dcmread
 
 from pipelines.base import UnsuitableStudy
 from pipelines.ct_head import HeadHaemorrhage, readable
+from pipelines.forms import Wanted
 from pipelines.reading import job_key, read
 from pipelines.study import Study, read_files, read_folder
 from tests.labelled import needs_set, wrapped
@@ -108,3 +110,15 @@ def test_the_map_has_the_size_of_the_slice(pipeline: HeadHaemorrhage, tmp_path: 
     assert (uid, name) == (str(header.SOPInstanceUID), "hemorrhage")
     assert where.shape == (header.Rows, header.Columns)
     assert where.max() == pytest.approx(1)
+
+
+@needs_set("head_ct_haemorrhage")
+def test_maps_are_evidence_only_where_they_are_asked_for(pipeline: HeadHaemorrhage, tmp_path: Path) -> None:
+    wrapped("head_ct_haemorrhage", tmp_path, {"haemorrhage": 1})
+    (study,), _ = read_folder(tmp_path)
+    for asked in (Wanted(parametric_map=True, map_capture=True), Wanted()):
+        job = job_key(study, pipeline)
+        (run,) = read(study, pipeline, name="ct_head", out=tmp_path / "out", job=job, forms=asked.forms)
+        made = {dcmread(path).SOPClassUID.name for path in run.objects}
+        assert ("maps" in run.stages) == asked.parametric_map
+        assert ("Secondary Capture Image Storage" in made) == asked.map_capture

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from pipelines.evidence.outlines import area, outer_outlines
+from pipelines.evidence.outlines import area, closed_planar, outer_outlines
 
 MASKS = arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 
@@ -65,3 +65,21 @@ def test_a_straight_edge_has_no_points_between():
 
 def test_an_empty_mask_has_no_outline():
     assert outer_outlines(np.zeros((3, 3), np.bool_)) == []
+
+
+@settings(max_examples=300, deadline=None)
+@given(MASKS)
+def test_a_closed_planar_polygon_has_inside_its_region_and_not_the_holes(mask):
+    polygons = closed_planar(mask)
+    assert len(polygons) == ndimage.label(mask)[1]
+    drawn = sum((inside(polygon, mask.shape).astype(int) for polygon in polygons), np.zeros(mask.shape, int))
+    assert np.array_equal(drawn, mask)
+    assert sum(map(area, polygons)) == mask.sum()  # of holes it is negative: a channel has none
+
+
+def test_an_island_in_a_hole_is_a_polygon_of_its_own():
+    mask = np.ones((7, 7), np.bool_)
+    mask[1:6, 1:6] = False
+    mask[3, 3] = True
+    ring, island = closed_planar(mask)
+    assert (area(ring), area(island)) == (24, 1)

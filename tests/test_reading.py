@@ -19,12 +19,14 @@ from pipelines.base import (
     Finding,
     Findings,
     Measurement,
+    SaliencyMap,
     Segment,
     UnsuitableStudy,
     WithheldStudy,
     derived_uid,
 )
 from pipelines.evidence import codes
+from pipelines.forms import Wanted
 from pipelines.models.store import DamagedWeights
 from pipelines.reading import Run, job_key, read
 from pipelines.study import BadPixels, Series, Study, read_files, read_folder
@@ -321,3 +323,40 @@ def test_what_is_written_is_not_read_as_a_picture(study: Study, reader: Reader, 
 def test_the_report_has_the_uid_that_its_job_derives(study: Study, reader: Reader, tmp_path: Path) -> None:
     run_of(study, reader, tmp_path, "job 7")
     assert dcmread(tmp_path / "mr_test/sr.dcm").SOPInstanceUID == derived_uid("job 7", "sr")
+
+
+class Explained(Reader):
+    """Says where it looked, by a function, and whether it was asked."""
+
+    def __init__(self, answer: Answer, maps: Callable[[Findings], tuple[SaliencyMap, ...]]) -> None:
+        super().__init__(answer)
+        self.maps, self.asked = maps, 0
+
+    def saliency(self, found: Findings) -> tuple[SaliencyMap, ...]:
+        self.asked += 1
+        return self.maps(found)
+
+
+def everywhere(found: Findings) -> tuple[SaliencyMap, ...]:
+    return (SaliencyMap("FLAIR abnormality", codes.SALIENCY, (2, 3), np.ones((2, 64, 64), np.float32)),)
+
+
+def test_where_a_pipeline_looked_is_asked_only_for_who_takes_maps(study: Study, tmp_path: Path) -> None:
+    reader = Explained(nothing, everywhere)
+    run_of(study, reader, tmp_path)
+    assert (reader.asked, files_in(tmp_path)) == (0, ["mr_test/sr.dcm"])
+    forms = Wanted(parametric_map=True).forms
+    (run,) = read(study, reader, name="mr_test", out=tmp_path, job="job 1", forms=forms)
+    assert (reader.asked, files_in(tmp_path)) == (1, ["mr_test/map.dcm", "mr_test/sr.dcm"])
+    assert "maps" in run.stages
+
+
+def test_a_map_that_cannot_be_made_takes_no_finding_along(study: Study, tmp_path: Path) -> None:
+    def fails(found: Findings) -> tuple[SaliencyMap, ...]:
+        raise MemoryError("no memory for it")
+
+    forms = Wanted(parametric_map=True).forms
+    (run,) = read(study, Explained(nothing, fails), name="mr_test", out=tmp_path, job="job 1", forms=forms)
+    assert (run.status, len(run.findings)) == ("read", 1)
+    assert run.notes == ("no map of where it looked: no memory for it",)
+    assert "no map of where it looked" in report_text(tmp_path / "mr_test/sr.dcm")

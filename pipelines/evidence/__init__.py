@@ -1,6 +1,6 @@
-"""Findings to DICOM evidence: Segmentations and a Measurement Report for every run, checked before they are left.
+"""Findings to DICOM evidence: reports, outlines, pictures, maps, structures, pages, each checked before it is left.
 
-``write`` is the way in. Reads no pixels, runs no network, sends nothing.
+``write`` is the way in. Reads pixels for pictures alone, runs no network, sends nothing.
 """
 
 from pipelines.evidence.errors import InvalidEvidence

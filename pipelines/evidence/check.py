@@ -12,10 +12,11 @@ from pathlib import Path
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from pipelines.evidence import codes
+from pipelines.evidence import capture, codes, document, maps, structures
 from pipelines.evidence.check_report import report_faults
 from pipelines.evidence.check_segmentation import described_segments, segmentation_faults
 from pipelines.evidence.derived import IMAGES, derived_faults
+from pipelines.evidence.presentation import COLOUR, GREY, presentation_faults
 from pipelines.evidence.source import MAY_BE_EMPTY
 from pipelines.instance import is_uid, items, text
 
@@ -39,6 +40,7 @@ _TYPE_1 = (
     "ContentTime",
     "SeriesDescription",
 )
+_OF_PRESENTATION = ("ContentLabel", "PresentationCreationDate", "ReferencedSeriesSequence", "GraphicLayerSequence")
 _OF_CLASS: dict[str, tuple[str, tuple[str, ...], Callable[[Dataset], Iterable[str]]]] = {
     **dict.fromkeys(
         (SEGMENTATION, LABEL_MAP),
@@ -48,6 +50,28 @@ _OF_CLASS: dict[str, tuple[str, tuple[str, ...], Callable[[Dataset], Iterable[st
         image: (modality, ("ImageType", "DerivationCodeSequence", "SourceImageSequence", "PixelData"), derived_faults)
         for image, modality in IMAGES.items()
     },
+    GREY.sop_class: (GREY.modality, _OF_PRESENTATION, presentation_faults),
+    COLOUR.sop_class: (COLOUR.modality, (*_OF_PRESENTATION, "ICCProfile"), presentation_faults),
+    capture.HEADING.sop_class: (
+        capture.HEADING.modality,
+        ("ConversionType", "ImageType", "PixelData", "BurnedInAnnotation"),
+        capture.capture_faults,
+    ),
+    maps.HEADING.sop_class: (
+        maps.HEADING.modality,
+        ("DeviceSerialNumber", "ContentLabel", "ImageType", "FloatPixelData"),
+        maps.map_faults,
+    ),
+    document.HEADING.sop_class: (
+        document.HEADING.modality,
+        ("ConversionType", "DocumentTitle", "EncapsulatedDocument", "SourceInstanceSequence"),
+        document.document_faults,
+    ),
+    structures.HEADING.sop_class: (
+        structures.HEADING.modality,
+        ("StructureSetLabel", "StructureSetDate", "ReferencedFrameOfReferenceSequence", "ROIContourSequence"),
+        structures.structure_faults,
+    ),
     REPORT: ("SR", ("CompletionFlag", "VerificationFlag", "ConceptNameCodeSequence"), report_faults),
 }
 
@@ -76,6 +100,16 @@ def check(
     if beside:
         said += _disagreements(result, beside)
     return tuple(dict.fromkeys(said))
+
+
+_CODED = (
+    "ContentSequence",
+    "SegmentSequence",
+    "DerivationCodeSequence",
+    "SourceImageSequence",
+    "SharedFunctionalGroupsSequence",
+    "RTROIObservationsSequence",
+)
 
 
 def _is_filled(result: Dataset, keyword: str) -> bool:
@@ -116,7 +150,7 @@ def processing_equipment(result: Dataset) -> list[Dataset]:
 
 def _code_faults(result: Dataset) -> Iterable[str]:
     """Every code is one of the table; what the study itself coded stands in the header, and as the procedure."""
-    for keyword in ("ContentSequence", "SegmentSequence", "DerivationCodeSequence", "SourceImageSequence"):
+    for keyword in _CODED:
         for item in items(result, keyword):
             is_procedure = any(
                 text(name, "CodeValue") == codes.PROCEDURE_REPORTED.value
@@ -164,6 +198,10 @@ def _reference_faults(result: Dataset, source: Sequence[Dataset], beside: Sequen
         if not uid or id(item) in predecessors:
             continue
         referred.add(uid)
+        if text(item, "ReferencedSOPClassUID") == structures.DETACHED_STUDY:
+            if uid != text(result, "StudyInstanceUID"):
+                yield "it refers to another study"
+            continue
         if uid not in known:
             yield f"it refers to {uid}, which is neither of the source nor of the same run"
         elif text(item, "ReferencedSOPClassUID") != known[uid]:

@@ -113,6 +113,14 @@ SMOOTHING = _code("113087", "DCM", "Smoothing", "CID 7203")
 SUBTRACTION = _code("113062", "DCM", "Pixel by pixel subtraction", "CID 7203")
 SOURCE_IMAGE_FOR_PROCESSING = _code("121322", "DCM", "Source image for image processing operation", "CID 7202")
 
+# where a network looked
+CLASS_ACTIVATION = _code("130402", "DCM", "Class activation", "CID 217")
+GRADIENT_WEIGHTED_CLASS_ACTIVATION = _code("130403", "DCM", "Gradient-weighted class activation", "CID 217")
+SALIENCY = _code("130404", "DCM", "Saliency", "CID 217")
+EXPLANATIONS = (CLASS_ACTIVATION, GRADIENT_WEIGHTED_CLASS_ACTIVATION, SALIENCY)
+QUANTITY = _code("246205007", "SCT", "Quantity", "CID 9000")
+UNSPECIFIED_METHOD = _code("112187", "DCM", "Unspecified method of calculation", "CID 6140")
+
 # who says it
 ARTIFICIAL_INTELLIGENCE = _code("123110", "DCM", "Artificial Intelligence", "CID 7162")
 PROCESSING_EQUIPMENT = _code("109102", "DCM", "Processing Equipment", "CID 7005")

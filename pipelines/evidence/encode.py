@@ -1,5 +1,7 @@
 """Datasets to DICOM files (PS3.10), as they are or RLE Lossless: byte for byte what pydicom writes, in less time.
 
+What is Implicit VR Little Endian, as structure sets are, pydicom writes itself.
+
 pydicom looks at each of the ten thousand elements of a report in a buffer of its own. Here the few VRs that evidence is
 made of are encoded at once, a sequence that several items share is encoded once, and pydicom gets the rest: names, text
 beyond ASCII, what came out of a file and was not looked at. Judges nothing: that is ``check.py``.
@@ -16,9 +18,9 @@ from pydicom.charset import convert_encodings, default_encoding
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import correct_ambiguous_vr_element, write_data_element, write_file_meta_info
+from pydicom.filewriter import correct_ambiguous_vr_element, dcmwrite, write_data_element, write_file_meta_info
 from pydicom.multival import MultiValue
-from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, DSfloat
 
 _SPACED = frozenset({"AE", "AS", "CS", "DA", "TM", "DT"})  # of the default repertoire alone
@@ -37,9 +39,14 @@ def part10(dataset: Dataset) -> Iterator[bytes]:
     """The file, piece by piece: the pixel data is a piece of its own and not copied.
 
     Raises:
-        ValueError: If the dataset has another transfer syntax than Explicit VR Little Endian or RLE Lossless.
+        ValueError: If the dataset has another transfer syntax than these three.
     """
     meta = deepcopy(dataset.file_meta)
+    if meta.TransferSyntaxUID == ImplicitVRLittleEndian:
+        file = DicomBytesIO()
+        dcmwrite(file, dataset, enforce_file_format=True)
+        yield bytes(file.getvalue())
+        return
     if meta.TransferSyntaxUID not in (ExplicitVRLittleEndian, RLELossless):
         raise ValueError(f"the transfer syntax {meta.TransferSyntaxUID} is not written here")
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID

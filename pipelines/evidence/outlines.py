@@ -26,7 +26,46 @@ def outer_outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     if not len(rows):
         return []
     cut, origin = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], np.array([columns[0], rows[0]])
-    return sorted((loop + origin for loop in _outer_loops(cut)), key=lambda loop: -area(loop))
+    return sorted((loop + origin for loop in _loops(cut)[0]), key=lambda loop: -area(loop))
+
+
+def closed_planar(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
+    """As ``outer_outlines``, with the holes: each is tied to its outline by a channel of no width, to and fro.
+
+    So one polygon alone has inside exactly the pixels of its region (the keyhole of PS3.3 C.8.8.6.3).
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return []
+    cut, origin = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], np.array([columns[0], rows[0]])
+    outer, holes = _loops(cut)
+    for hole in sorted(holes, key=lambda loop: loop[:, 1].min()):  # what lies above another is tied before it
+        _tie(hole[::-1], outer)
+    return sorted((loop + origin for loop in outer), key=lambda loop: -area(loop))
+
+
+def _tie(hole: NDArray[np.float64], outer: list[NDArray[np.float64]]) -> None:
+    """Go up from the uppermost edge of the hole to the next edge above: it is of the outline around, or tied to it.
+
+    The way goes a quarter of a pixel beside the corner of pixels, so that it meets no corner and no pixel's centre.
+    """
+    top = next(i for i in range(len(hole) - 1) if hole[i, 1] == hole[i + 1, 1] == hole[:, 1].min())
+    start = np.array([min(hole[top, 0], hole[top + 1, 0]) + 0.25, hole[top, 1]])
+    height, which, edge = max(
+        (loop[i, 1], which, i)
+        for which, loop in enumerate(outer)
+        for i in np.flatnonzero(_is_above(loop, start)).tolist()
+    )
+    end, loop = np.array([start[0], height]), outer[which]
+    around = np.concatenate([[start], hole[top + 1 : -1], hole[: top + 1], [start]])
+    outer[which] = np.concatenate([loop[: edge + 1], [end], around, [end], loop[edge + 1 :]])
+
+
+def _is_above(loop: NDArray[np.float64], point: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which edges run along a row straight above the point."""
+    a, b = loop[:-1], loop[1:]
+    spans = (np.minimum(a[:, 0], b[:, 0]) < point[0]) & (point[0] < np.maximum(a[:, 0], b[:, 0]))
+    return np.asarray(spans & (a[:, 1] == b[:, 1]) & (a[:, 1] < point[1]))
 
 
 def area(polygon: NDArray[np.float64]) -> float:
@@ -36,16 +75,17 @@ def area(polygon: NDArray[np.float64]) -> float:
     return float(np.sum(column * following_row - following_column * row) / 2)
 
 
-def _outer_loops(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
-    """Follow the pixel edges with the mask on the right hand (rows grow downwards), from turn to turn.
+def _loops(mask: NDArray[np.bool_]) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
+    """The outer outlines, with the mask inside, and those of holes, with the mask outside; both clockwise on a screen.
 
-    Turns in one row of corners are joined two by two, as are those in one column: so each has one that follows it.
+    Follow the pixel edges from turn to turn. Turns in one row of corners are joined two by two, as are those in one
+    column: so each has one that follows it.
     """
     columns, rows, is_start, by_column = _turns(mask)
     down = np.empty(len(rows), np.intp)
     down[by_column[0::2]], down[by_column[1::2]] = by_column[1::2], by_column[0::2]
     points, vertical = np.stack([columns, rows], axis=1).astype(np.float64), down.tolist()
-    loops: list[NDArray[np.float64]] = []
+    loops: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] = ([], [])
     passed = bytearray(len(rows))
     for first in range(len(rows)):
         if passed[first]:
@@ -57,8 +97,7 @@ def _outer_loops(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
             passed[turn] = passed[along] = True
             loop += (turn, along)
             turn = vertical[along]
-        if is_start[first]:
-            loops.append(points[[*loop, first]])
+        loops[0 if is_start[first] else 1].append(points[[*loop, first]])
     return loops
 
 

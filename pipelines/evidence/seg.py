@@ -32,7 +32,7 @@ from pipelines.instance import one_sentence
 from pipelines.series import Series
 
 # told apart by people who see red and green alike (Okabe and Ito 2008), as CSS colours
-_COLOURS = ("#D55E00", "#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#E69F00", "#0072B2")
+COLOURS = ("#D55E00", "#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#E69F00", "#0072B2")
 SERIES_NUMBER = 9001  # behind the series of the scanner
 
 
@@ -86,7 +86,7 @@ def draw(findings: Findings, tracks: Sequence[Track], stamp: Stamp, encoding: st
     for segment in segments:
         _refuse_off_grid(segment, series)
     uids = {track.identifier: track.uid for track in tracks}
-    looks = {each.label: _Look(uids[each.label], _COLOURS[i % len(_COLOURS)]) for i, each in enumerate(segments)}
+    looks = {each.label: _Look(uids[each.label], COLOURS[i % len(COLOURS)]) for i, each in enumerate(segments)}
     objects: list[Dataset] = []
     places: dict[str, tuple[Placed, ...]] = {}
     notes: list[str] = []
