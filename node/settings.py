@@ -116,6 +116,20 @@ class Worker(_Table):
     rest_every: int = Field(default=10, ge=2)
 
 
+class Web(_Table):
+    bind: Annotated[str, AfterValidator(_address)] | None = None
+    hosts: tuple[str, ...] = ()
+    certificate: Path | None = None
+    key: Path | None = None
+    idle_minutes: Positive = 15
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Web:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key: both, or neither")
+        return self
+
+
 class Destination(_Table):
     protocol: Literal["dimse", "dicomweb"]
     ae_title: AETitle | None = None
@@ -154,6 +168,7 @@ class PipelineLine(_Table):
 class Settings(_Table):
     node: Node = Node()
     worker: Worker = Worker()
+    web: Web = Web()
     destinations: dict[str, Destination] = {}
     urgency: dict[str, UrgencyLine] = {}
     triage: dict[str, TriageLine] = {}
@@ -271,6 +286,7 @@ def _beside(folder: Path, tables: dict[str, Any]) -> dict[str, Any]:
     homes = [
         node,
         node.get("tls"),
+        tables.get("web"),
         *(line for name in ("destinations", "notify", "pipelines") for line in dict(tables.get(name) or {}).values()),
     ]
     for home in (one for one in homes if isinstance(one, dict)):
@@ -316,6 +332,8 @@ def _keys(place: list[str]) -> list[str]:
             table = ListenerTls
         case ["worker"]:
             table = Worker
+        case ["web"]:
+            table = Web
         case ["destinations", *_]:
             table = Destination
         case ["urgency", *_]:

@@ -21,10 +21,13 @@ from dicomweb_client.api import DICOMwebClient
 from pydicom import dcmread, dcmwrite
 from requests import HTTPError
 
-from node.audit import Event
+from node.accounts import Accounts
+from node.actions import Actions
+from node.audit import Event, Source, Trail
 from node.ledger import Ledger, StudyState
 from node.spool import Spool
 from node.stow import Sender, Stow, StowOptions
+from node.web import site as web_site
 from node.web.app import WebOptions, serve
 from tests.peers import free_port, needs
 from tests.workplace import study_files, until
@@ -71,9 +74,18 @@ def site(tmp_path: Path, options: StowOptions) -> Iterator[Site]:
     ledger.upgrade()
     spool, events = Spool(tmp_path / "spool", reserve_bytes=0), list[Event]()
     stow = Stow(options, spool, ledger, audited=events.append)
-    thread = threading.Thread(
-        target=serve, args=(WebOptions("127.0.0.1", port, {}, dict, stow), stop), name="site", daemon=True
+    trail = Trail(tmp_path / "audit", Source())
+    shown = web_site.Site(
+        ledger,
+        Actions(ledger, trail, destinations=(), path=spool.path),
+        trail,
+        "WETREAD",
+        tmp_path,
+        spool.path,
+        tmp_path,
     )
+    served = WebOptions("127.0.0.1", port, shown, Accounts(tmp_path / "accounts.json"), stow)
+    thread = threading.Thread(target=serve, args=(served, stop), name="site", daemon=True)
     thread.start()
     for _ in range(200):
         try:

@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from ipaddress import ip_address
 
@@ -15,20 +14,11 @@ import click
 from redis import Redis
 
 from node import broker, log, supervisor
-from node.audit import quietly
-from node.cli.options import (
-    destinations_of,
-    receivers_of,
-    routes_of,
-    settings_of,
-    trail_of,
-    triage_of,
-    urgency_of,
-)
+from node.cli.options import destinations_of, receivers_of, routes_of, settings_of, triage_of, urgency_of
 from node.errors import Unavailable
 from node.ledger import Ledger
 from node.settings import Settings
-from node.web.app import Check, WebOptions, disk_check, serve
+from node.web.site import Check, disk_check
 
 GIB = 2**30
 PARTS_FILE, WORKERS_FILE = "parts.json", "workers.json"
@@ -161,34 +151,19 @@ def _broker_where_none_runs(settings: Settings) -> contextlib.AbstractContextMan
 @click.command()
 @click.pass_context
 def web(context: click.Context) -> None:
-    """Answer /health and /metrics, and receive studies by STOW-RS at /dicom-web/studies.
+    """Serve the dashboard, REST, /health and /metrics, and receive studies by STOW-RS at /dicom-web/studies.
 
     \b
     Example: wetread web
     """
-    from node.spool import Spool
-    from node.stow import Sender, Stow, StowOptions
+    from node.cli.site import web_options
+    from node.web.app import serve
 
     log.to_stderr()
     settings = settings_of(context)
-    node = settings.node
     ledger = prepared(settings)
-    stow = Stow(
-        StowOptions(
-            own=node.ae_title,
-            senders=tuple(Sender(peer.ae_title, peer.address, peer.quiet_seconds) for peer in node.peers),
-            quiet_seconds=node.quiet_seconds,
-            longest_wait_seconds=node.longest_wait_seconds,
-        ),
-        Spool(node.folder / "spool", reserve_bytes=int(node.reserve_gib * GIB)),
-        ledger,
-        audited=quietly(trail_of(settings)),
-    )
-    # Without users there is nobody to let in: beyond loopback the web server does not listen.
-    bind = node.bind if ip_address(node.bind).is_loopback else "127.0.0.1"
-    options = WebOptions(bind, node.web_port, _checks(settings, ledger), lambda: _counts(ledger), stow)
     with _stopping() as stop:
-        serve(options, stop)
+        serve(web_options(settings, ledger, _checks(settings, ledger)), stop)
     ledger.close()
 
 
@@ -228,11 +203,3 @@ def running_parts(settings: Settings) -> dict[str, dict[str, object]]:
     """The parts and workers that are supervised on this machine, by name."""
     folder = settings.node.folder
     return {**supervisor.states(folder / PARTS_FILE), **supervisor.states(folder / WORKERS_FILE)}
-
-
-def _counts(ledger: Ledger) -> dict[str, dict[str, int]]:
-    overview = ledger.overview()
-    sent = Counter[str]()
-    for states in overview.deliveries.values():
-        sent.update(states)
-    return {"studies": overview.studies, "jobs": overview.jobs, "deliveries": dict(sent)}

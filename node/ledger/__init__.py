@@ -37,9 +37,11 @@ from node.ledger.entries import (
     StudyHistory,
     StudyState,
 )
+from node.ledger.figures import Counts, Figures, Hours
 from node.ledger.jobs import Jobs
 from node.ledger.orders import Orders
 from node.ledger.overview import Pages
+from node.ledger.search import Asked, JobRow, Search
 from node.ledger.settling import Settling
 from node.ledger.steady import Machine, Steady
 from node.ledger.turns import Order, Turns
@@ -48,16 +50,20 @@ from node.ledger.worklist import Came, Worklist
 __all__ = [
     "MAX_ATTEMPTS",
     "Answer",
+    "Asked",
     "Came",
     "Claim",
     "Commitment",
+    "Counts",
     "Delivery",
     "DeliveryClaim",
     "DeliveryState",
     "Drained",
     "Evidence",
+    "Hours",
     "Instance",
     "Job",
+    "JobRow",
     "JobState",
     "Ledger",
     "Machine",
@@ -71,7 +77,7 @@ __all__ = [
 ]
 
 
-class Ledger(Arrivals, Settling, Jobs, Turns, Orders, Deliveries, Commitments, Pages, Worklist):
+class Ledger(Arrivals, Settling, Jobs, Turns, Orders, Deliveries, Commitments, Pages, Worklist, Figures, Search):
     """The ledger of one node, in SQLite (one machine) or PostgreSQL (several), shared by its processes and threads.
 
     Args:

@@ -45,8 +45,8 @@ class Pages(Chapter):
             query = query.where(studies.c.state == StudyState(state))
         with self._database.reading() as db:
             rows = db.execute(query).all()
-            modalities = _modalities(db, [row.uid for row in rows])
-            return tuple(_entry_of(row, modalities[row.uid]) for row in rows)
+            modalities = modalities_of(db, [row.uid for row in rows])
+            return tuple(entry_of(row, modalities[row.uid]) for row in rows)
 
     def study(self, study_uid: str) -> StudyHistory:
         """Everything about one study.
@@ -60,7 +60,7 @@ class Pages(Chapter):
     def entry(self, study_uid: str) -> StudyEntry:
         """One study as a list shows it, less its modalities; raises as ``study`` does."""
         with self._database.reading() as db:
-            return _entry_of(_row_of(db, study_uid), ())
+            return entry_of(_row_of(db, study_uid), ())
 
     def evidence_elsewhere(self, study_uid: str) -> int:
         """How many objects of ours about the study some destination has taken, and has not sent back to us."""
@@ -115,7 +115,7 @@ def _per_destination(db: Connection) -> dict[str, dict[str, int]]:
     return dict(counts)
 
 
-def _modalities(db: Connection, study_uids: list[str]) -> dict[str, tuple[str, ...]]:
+def modalities_of(db: Connection, study_uids: list[str]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = defaultdict(tuple)
     columns = (instances.c.study_uid, instances.c.modality)
     for piece in chunks(study_uids):
@@ -125,7 +125,7 @@ def _modalities(db: Connection, study_uids: list[str]) -> dict[str, tuple[str, .
     return found
 
 
-def _entry_of(row: Row[Any], modalities: tuple[str, ...]) -> StudyEntry:
+def entry_of(row: Row[Any], modalities: tuple[str, ...]) -> StudyEntry:
     names = StudyEntry.__dataclass_fields__.keys() - {"modalities", "state"}
     values = {name: getattr(row, name) for name in names}
     return StudyEntry(**values, state=StudyState(row.state), modalities=modalities)
@@ -148,7 +148,7 @@ def _history(db: Connection, study: Row[Any]) -> StudyHistory:
         .order_by(instances.c.series_uid)
     )
     return StudyHistory(
-        study=_entry_of(study, _modalities(db, [study.uid])[study.uid]),
+        study=entry_of(study, modalities_of(db, [study.uid])[study.uid]),
         series={row[0]: row[1] for row in db.execute(per_series)},
         revisions=tuple(Revision(**row._mapping) for row in db.execute(frozen)),
         jobs=done,

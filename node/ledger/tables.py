@@ -56,6 +56,7 @@ studies = Table(
     Column("settle_by", Double, nullable=False),  # the longest wait ends
     Index(None, "state", "settle_at"),
     Index(None, "last_arrival"),
+    Index(None, "first_arrival"),
 )
 
 # Every version of every instance. The set of revision n is, per SOP Instance UID, the newest version whose revision
@@ -124,6 +125,9 @@ jobs = Table(
     Column("stages", JSON),  # seconds per stage
     UniqueConstraint("study_uid", "revision", "pipeline"),
     Index(None, "state", "priority", "queued_at"),
+    Index(None, "queued_at"),
+    # Figures and the queue's page are answered from this one alone: a job's row is long, and there are many.
+    Index("ix_jobs_figures", "done_at", "state", "queued_at", "claimed_at", "priority", "pipeline", "outcome", "owner"),
 )
 
 evidence = Table(
@@ -159,6 +163,7 @@ deliveries = Table(
     Column("whole_since", Double),  # what was accepted before it is sent again
     UniqueConstraint("job_id", "destination"),
     Index(None, "state", "destination"),
+    Index(None, "destination", "delivered_at"),
 )
 
 # Workers that are to take nothing more.

@@ -1,85 +1,136 @@
-"""/health and /metrics: is the node alive, and can it keep and carry what is sent to it? And STOW-RS in (stow.py).
+"""The web server: /health and /metrics for whoever watches, the dashboard for people, REST for programs, STOW-RS in.
 
-It reads the ledger and the disk; it loads no torch and knows no patient. ``/health`` answers 200 when all is well and
-503 with the reasons when something is not; ``/health/live`` answers 200 as long as the process runs.
+``/health`` answers 200 when all is well and 503 with the reasons when something is not; ``/health/live`` answers 200
+as long as the process runs. It loads no torch. Every route says who may ask it (guard.py).
 """
 
 from __future__ import annotations
 
-import shutil
 import socket
 import threading
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
 
-from node.errors import Unavailable
+from node.accounts import Accounts
+from node.errors import NodeError, Unavailable, Unknown
 from node.stow import Stow
+from node.web import acts, overview, queue, sign_in, study
 from node.web import stow as stow_rs
+from node.web.api import add_api
+from node.web.guard import Doors, Guard, allowed, is_program
+from node.web.overview import run_check
+from node.web.sessions import Sessions
+from node.web.site import Site
+from node.web.view import trouble
+from node.web.watch import Watch
 
-Check = Callable[[], str | None]  # None: well; else the sentence that says what is wrong
+STATIC = {path.name: path for path in (Path(__file__).parent / "static").iterdir()}
+STATUS: dict[type[NodeError], int] = {Unavailable: 503, Unknown: 404}
+KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 @dataclass(frozen=True)
 class WebOptions:
-    """Where to listen, what ``/health`` looks at (a name and a check each), and the counts that ``/metrics`` shows."""
+    """Where to listen, what is shown, and who is let in.
+
+    Attributes:
+        stow: What stores what comes by STOW-RS; None: nothing comes so.
+        hosts: Names that the server goes by, besides those of loopback.
+        idle_seconds: After which a session ends.
+        certificate, key: PEM files, for HTTPS.
+    """
 
     bind: str
     port: int
-    checks: dict[str, Check]
-    counts: Callable[[], dict[str, dict[str, int]]]  # {"studies": {"settled": 3}, "jobs": {...}, "deliveries": {...}}
-    stow: Stow | None = None  # what stores what comes by STOW-RS; None: nothing comes so
+    site: Site
+    accounts: Accounts
+    stow: Stow | None = None
+    hosts: tuple[str, ...] = ()
+    idle_seconds: float = 900.0
+    certificate: Path | None = None
+    key: Path | None = None
 
 
-def disk_check(folder: Path, reserve_bytes: int) -> Check:
-    """A check that the disk of ``folder`` has more than ``reserve_bytes`` free."""
+def make_app(options: WebOptions, watch: Watch, *, doors: Doors | None = None) -> ASGIApp:
+    site = options.site
+    app = FastAPI(title="wetread", docs_url=None, redoc_url=None, openapi_url=None)
+    doors = doors or Doors(
+        options.accounts, Sessions(idle_seconds=options.idle_seconds), (options.bind, *options.hosts)
+    )
 
-    def look() -> str | None:
-        free = shutil.disk_usage(folder).free
-        if free > reserve_bytes:
-            return None
-        return f"{free / 2**30:.1f} GiB free under {folder}, the reserve is {reserve_bytes / 2**30:.1f} GiB"
+    @app.exception_handler(NodeError)
+    def refused(request: Request, error: Exception) -> Response:
+        status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 409)
+        if is_program(request.url.path):
+            return JSONResponse({"detail": str(error)}, status)
+        return trouble(request, str(error), status=status)
 
-    return look
+    app.router.routes.extend(
+        [
+            *_watched(site),
+            *sign_in.routes(doors, site.trail),
+            *overview.routes(site, watch),
+            *queue.routes(site),
+            *study.routes(site),
+            *acts.routes(site),
+            *(stow_rs.routes(options.stow) if options.stow else ()),
+        ]
+    )
+    app.state.destinations = tuple(place.name for place in site.places)
+    add_api(app, site, watch)
+    return Guard(app, routes=lambda: app.router.routes, doors=doors)
 
 
-def make_app(options: WebOptions) -> FastAPI:
-    app = FastAPI(title="wetread", docs_url=None, redoc_url=None)
-    if options.stow is not None:
-        app.router.routes.extend(stow_rs.routes(options.stow))
+def _watched(site: Site) -> list[Route]:
+    @allowed(None)
+    def live(_: Request) -> Response:
+        return JSONResponse({"status": "live"})
 
-    @app.get("/health/live")
-    def live() -> dict[str, str]:
-        return {"status": "live"}
-
-    @app.get("/health")
-    def health() -> JSONResponse:
-        found = {name: _run(check) for name, check in options.checks.items()}
-        wrong = {name: sentence for name, sentence in found.items() if sentence}
+    @allowed(None)
+    def health(_: Request) -> Response:
+        found = {name: run_check(check) for name, check in site.checks.items()}
+        wrong = any(found.values())
         body = {"status": "failing" if wrong else "ready", "checks": {n: s or "ok" for n, s in found.items()}}
         return JSONResponse(body, status_code=503 if wrong else 200)
 
-    @app.get("/metrics", response_class=PlainTextResponse)
-    def metrics() -> str:
+    @allowed(None)
+    def metrics(_: Request) -> Response:
         lines = []
-        for thing, states in options.counts().items():
+        for thing, states in _counts(site).items():
             lines.append(f"# HELP wetread_{thing} {thing.capitalize()} in the ledger by state.")
             lines.append(f"# TYPE wetread_{thing} gauge")
             lines += [f'wetread_{thing}{{state="{state}"}} {count}' for state, count in sorted(states.items())]
-        return "\n".join([*lines, ""])
+        return PlainTextResponse("\n".join([*lines, ""]))
 
-    return app
+    @allowed(None)
+    def static(request: Request) -> Response:
+        path = STATIC.get(request.path_params["name"])
+        if path is None:
+            return PlainTextResponse("there is no such file\n", 404)
+        return FileResponse(path, media_type=KINDS[path.suffix], headers={"cache-control": "public, max-age=300"})
+
+    return [
+        Route("/health/live", live),
+        Route("/health", health),
+        Route("/metrics", metrics),
+        Route("/static/{name}", static),
+    ]
 
 
-def _run(check: Check) -> str | None:
-    try:
-        return check()
-    except Exception as error:  # whatever a check meets is the answer to the question that it asks
-        return f"{type(error).__name__}: {error}"
+def _counts(site: Site) -> dict[str, dict[str, int]]:
+    counts = site.ledger.counts()
+    sent = Counter[str]()
+    for states in counts.deliveries.values():
+        sent.update(states)
+    return {"studies": counts.studies, "jobs": counts.jobs, "deliveries": dict(sent)}
 
 
 def serve(options: WebOptions, stop: threading.Event) -> None:
@@ -93,10 +144,21 @@ def serve(options: WebOptions, stop: threading.Event) -> None:
         door = socket.create_server((options.bind, options.port), family=family)
     except OSError as error:
         raise Unavailable(f"web port {options.bind}:{options.port}: {error.strerror}") from error
-    server = uvicorn.Server(uvicorn.Config(make_app(options), log_config=None, access_log=False))
+    watch = Watch(options.site.places)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            make_app(options, watch),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ssl_certfile=options.certificate,
+            ssl_keyfile=options.key,
+        )
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, name="web", daemon=True)
     thread.start()
     while thread.is_alive() and not stop.wait(0.2):
         pass
     server.should_exit = True
     thread.join(10)
+    watch.close()

@@ -21,6 +21,7 @@ from node.errors import Unavailable
 from node.instance import is_uid
 from node.multipart import Truncated, boundary_of
 from node.stow import Stow
+from node.web.guard import allowed
 
 AT_ONCE = 16  # requests; each keeps a thread
 SILENT_SECONDS = 60.0  # a sender that brings nothing for so long is cut off
@@ -40,6 +41,7 @@ def storing(stow: Stow) -> Endpoint:
     """The endpoint."""
     places = anyio.CapacityLimiter(AT_ONCE)
 
+    @allowed(None)  # whose address is that of a peer may store, and no other
     async def store(request: Request) -> Response:
         address = request.client.host if request.client else ""
         sender = stow.options.sender(address)

@@ -1,0 +1,126 @@
+"""The settings as plain values for the web server: what its pages show, and who is let in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from ipaddress import ip_address
+from typing import Any
+
+from node import delivery, log
+from node.accounts import ACCOUNTS_FILE, Accounts
+from node.actions import Actions
+from node.audit import Trail, quietly
+from node.cli.options import destinations_of, models_of, routes_of, trail_of
+from node.ledger import Ledger
+from node.settings import Node, Settings
+from node.spool import Spool
+from node.stow import Sender, Stow, StowOptions
+from node.web.app import WebOptions
+from node.web.site import Check, Model, Place, Site
+
+GIB = 2**30
+SECRET = ("password", "token", "key", "broker", "database")  # what a setting's name holds that is not shown
+HIDDEN = "hidden"
+
+_events = log.get("web")
+
+
+def web_options(settings: Settings, ledger: Ledger, checks: dict[str, Check]) -> WebOptions:
+    from node.cli.parts import running_parts
+
+    node, given = settings.node, settings.web
+    accounts = Accounts(node.folder / ACCOUNTS_FILE)
+    trail = trail_of(settings)
+    spool = Spool(node.folder / "spool", reserve_bytes=int(node.reserve_gib * GIB))
+    site = Site(
+        ledger=ledger,
+        actions=Actions(ledger, trail, destinations=settings.destinations, path=spool.path),
+        trail=trail,
+        name=node.ae_title,
+        folder=node.folder,
+        instance=spool.path,
+        evidence=node.folder / "evidence",
+        reserve_bytes=int(node.reserve_gib * GIB),
+        checks=checks,
+        parts=lambda: running_parts(settings),
+        routes=routes_of(settings),
+        places=tuple(
+            Place(one.name, one.where, one.protocol, _is_encrypted(one), partial(delivery.echo, one))
+            for one in destinations_of(settings).values()
+        ),
+        models=_models(settings),
+        settings=shown(settings.model_dump(mode="json")),
+    )
+    return WebOptions(
+        bind=where(settings, has_users=bool(accounts.users())),
+        port=node.web_port,
+        site=site,
+        accounts=accounts,
+        stow=_stow(node, spool, ledger, trail),
+        hosts=given.hosts,
+        idle_seconds=given.idle_minutes * 60,
+        certificate=given.certificate,
+        key=given.key,
+    )
+
+
+def _stow(node: Node, spool: Spool, ledger: Ledger, trail: Trail) -> Stow:
+    options = StowOptions(
+        own=node.ae_title,
+        senders=tuple(Sender(peer.ae_title, peer.address, peer.quiet_seconds) for peer in node.peers),
+        quiet_seconds=node.quiet_seconds,
+        longest_wait_seconds=node.longest_wait_seconds,
+    )
+    return Stow(options, spool, ledger, audited=quietly(trail))
+
+
+def where(settings: Settings, *, has_users: bool) -> str:
+    """The address to listen on: beyond loopback only with users, and with TLS, which their cookies need."""
+    wanted = settings.web.bind or settings.node.bind
+    if ip_address(wanted).is_loopback:
+        return wanted
+    if not has_users or settings.web.certificate is None:
+        lacks = "no users (wetread users add)" if not has_users else "no certificate (web.certificate)"
+        _events.warning("the web server listens on loopback only", reason=f"there are {lacks}", address=wanted)
+        return "127.0.0.1"
+    return wanted
+
+
+def _is_encrypted(destination: delivery.Destination) -> bool:
+    return destination.tls == "required" or (destination.url or "").startswith("https:")
+
+
+def shown(table: Any, name: str = "") -> Any:
+    """The settings as a page shows them: what may be a secret is hidden; names of environment variables are none."""
+    if isinstance(table, dict):
+        return {key: shown(value, key) for key, value in table.items()}
+    if isinstance(table, list):
+        return [shown(value, name) for value in table]
+    is_secret = any(word in name for word in SECRET) and not name.endswith("_variable")
+    return HIDDEN if is_secret and table is not None else table
+
+
+def _models(settings: Settings) -> Callable[[], list[Model]]:
+    def look() -> list[Model]:
+        from pipelines.models.installed import Installed, ModelFault, Models
+
+        installed = Models(models_of(settings))
+        found = []
+        for name, line in settings.pipelines.items():
+            try:
+                # A pipeline of ours and its model have one name; to ask it would load torch.
+                own = line.use.partition(":")[0].rpartition(".")[2]
+                if not line.card and not installed.of(own):
+                    found.append(Model(name, line.use, "", "a package of its own", ""))
+                    continue
+                each = Installed.read(line.card) if line.card else installed.get(own)
+                text = each.card.with_suffix(".md")
+                page = (text if text.is_file() else each.card).read_text()
+                origin = "shipped" if each.is_shipped else "this site"
+                found.append(Model(name, each.name, each.version, origin, page))
+            except (ModelFault, OSError) as error:
+                found.append(Model(name, line.use, "", "", "", fault=str(error)))
+        return found
+
+    return look
