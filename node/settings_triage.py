@@ -31,6 +31,7 @@ class TriageLine(_Table):
 
 
 NEEDS = {
+    "fhir": ("url",),
     "hl7": ("host", "port"),
     "webhook": ("url", "secret_variable"),
 }
@@ -39,7 +40,7 @@ NEEDS = {
 class NotifyLine(_Table):
     """``[notify.NAME]``: who is told of findings."""
 
-    protocol: Literal["hl7", "webhook"]
+    protocol: Literal["fhir", "hl7", "webhook"]
     on: bool = True
     names: bool = True
     url: str | None = Field(default=None, pattern=r"^https?://[^@]+$")

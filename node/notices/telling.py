@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Iterator
 
 from node.answers import REFUSED, RETRY, Answer
 from node.errors import BadSettings, Unavailable
-from node.notices import hl7v2, webhook
+from node.notices import fhir, hl7v2, webhook
 from node.notices.notice import Notice
 from node.notices.receiver import Receiver
 
 Teller = Callable[[Receiver, Notice, Collection[str]], Iterator[Answer]]
 TELLERS: dict[str, Teller] = {
+    "fhir": fhir.tell,
     "hl7": hl7v2.tell,
     "webhook": webhook.tell,
 }
