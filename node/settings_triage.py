@@ -33,6 +33,7 @@ class TriageLine(_Table):
 NEEDS = {
     "fhir": ("url",),
     "hl7": ("host", "port"),
+    "ups": ("url",),
     "webhook": ("url", "secret_variable"),
 }
 
@@ -40,7 +41,7 @@ NEEDS = {
 class NotifyLine(_Table):
     """``[notify.NAME]``: who is told of findings."""
 
-    protocol: Literal["fhir", "hl7", "webhook"]
+    protocol: Literal["fhir", "hl7", "ups", "webhook"]
     on: bool = True
     names: bool = True
     url: str | None = Field(default=None, pattern=r"^https?://[^@]+$")
@@ -57,6 +58,7 @@ class NotifyLine(_Table):
     messages: tuple[Literal["ORU^R01", "OMI^O23"], ...] = ("ORU^R01", "OMI^O23")
     application: str = ""
     facility: str = ""
+    worklist: str = Field(default="", max_length=64)
     answer_seconds: float = Field(default=20, gt=0, le=600)
 
     @model_validator(mode="after")

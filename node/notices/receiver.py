@@ -21,6 +21,8 @@ class Receiver:
             the receiver needs them to find the study.
         password_variable, token_variable, secret_variable: Names of environment variables.
         messages: Of HL7: which of ORU^R01 and OMI^O23.
+        application, facility: Of HL7: who receives, MSH-5 and MSH-6.
+        worklist: Of UPS: the Worklist Label of readings; empty: any, and READING for what is made.
         sender, recipients: Of mail: addresses.
         tls: ``required``: from the first byte, or STARTTLS for mail; never falls back to plaintext.
         answer_seconds: How long a whole exchange may take.
@@ -44,6 +46,7 @@ class Receiver:
     messages: tuple[str, ...] = ("ORU^R01", "OMI^O23")
     facility: str = ""
     application: str = ""
+    worklist: str = ""
     sender: str | None = None
     recipients: tuple[str, ...] = ()
     answer_seconds: float = 20.0
