@@ -27,7 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from node import log
-from node.errors import LostClaim, NodeError, Unavailable
+from node.audit import Act, Actor, Audited, Transfer, accessed, unrecorded
+from node.errors import LostClaim, NodeError, Refusal, Unavailable
+from node.instance import head_of
 from node.ledger import MAX_ATTEMPTS, Claim, Job, JobState, Ledger
 from node.outcome import evidence_of, make_names_durable, outcome_of, remove_older
 from node.reader import LOAD_AGAIN_SECONDS, NoRoom, Reader
@@ -90,7 +92,9 @@ class Analysis:
         again: Callable[[int, int], object],
         stop: threading.Event,
         turn: Callable[[Collection[str]], int | None] | None = None,
+        audited: Audited = unrecorded,
     ) -> None:
+        self._audited = audited
         self._ledger = ledger
         self._turn = turn
         self._reader = Reader(limits, seconds=rules.time_limit_seconds)
@@ -153,6 +157,7 @@ class Analysis:
         begun = time.monotonic()
         _events.info("claimed", job=job.id, study=job.study_uid, pipeline=job.pipeline, attempt=claim.attempt)
         folder = self._rules.evidence / job.key / str(claim.attempt)
+        self._audited(accessed(self._transfer(claim), Act.READ, by=Actor(job.pipeline, way="pipeline")))
         try:
             reply, state = self._answer(claim, folder)
             self._finish(claim, folder, reply, state)
@@ -195,6 +200,13 @@ class Analysis:
         except (TookTooLong, TookTooMuch) as limit:
             said = f"{claim.job.pipeline} could not read the study: {limit}"
             return self._report(claim, folder, said, limit), JobState.DONE
+
+    def _transfer(self, claim: Claim) -> Transfer:
+        """What is read, as the audit trail names it."""
+        for sha256 in claim.files[:1]:
+            with contextlib.suppress(OSError, Refusal):  # it is damaged, or away; the reading says so
+                return Transfer(claim.job.study_uid, head_of(self._path(sha256)).patient_id)
+        return Transfer(claim.job.study_uid)
 
     def _report(self, claim: Claim, folder: Path, reason: str, fault: ChildFault) -> dict[str, Any]:
         """A report with the reason; raises the ``fault``, and why no report says so, where it cannot be written."""

@@ -26,8 +26,10 @@ from pathlib import Path
 from node import delivery, log, notices
 from node.answers import RETRY
 from node.asking import AskingBack, ToBeReported
+from node.audit import Act, Actor, Audited, Transfer, begins, classes_of, exported, queried, transferred, unrecorded
 from node.delivery import Answer, Destination, Outgoing
-from node.errors import LostClaim, NodeError, Unavailable
+from node.errors import LostClaim, NodeError, Refusal, Unavailable
+from node.instance import head_of
 from node.ledger import DeliveryClaim, DeliveryState, Evidence, Ledger
 from node.notices import Receiver
 from node.triage.rules import Rule
@@ -35,6 +37,7 @@ from node.triage.rules import Rule
 LEASE_SECONDS = 60.0
 BEAT_SECONDS = 15.0
 ASK_BACK_TRIES = 5
+STUDY_ROOT_FIND, QIDO = "1.2.840.10008.5.1.4.1.2.2.1", "QIDO-RS"
 MISSING = "missing"  # the verdict on an object that was accepted and, asked for, is not found
 
 _events = log.get("outbox")
@@ -64,7 +67,9 @@ class Outbox:
         receivers: Mapping[str, Receiver] | None = None,
         triage: Sequence[Rule] = (),
         lease_seconds: float = LEASE_SECONDS,
+        audited: Audited = unrecorded,
     ) -> None:
+        self._audited = audited
         self._ledger = ledger
         self._evidence = evidence
         self._destinations = destinations
@@ -145,6 +150,8 @@ class Outbox:
             self._bury(claim, str(nothing))
             return
         answers: list[Answer] = []
+        by, to = Actor("WETREAD"), f"{receiver.protocol} {receiver.name}"
+        self._audited(exported(self._transfer(claim), by=by, to=to))
         for answer in notices.tell(receiver, notice, accepted=claim.accepted):
             self._ledger.record_answer(claim, answer.sop_uid, answer.status, answer.verdict, answer.comment)
             answers.append(answer)
@@ -157,14 +164,33 @@ class Outbox:
     def _send(self, claim: DeliveryClaim, destination: Destination) -> list[Answer]:
         answers: list[Answer] = []
         if claim.evidence:
+            what, (us, them) = self._transfer(claim), _between(destination)
+            self._audited(begins(what, sender=us, receiver=them))
             for answer in delivery.send(destination, [self._outgoing(one) for one in claim.evidence]):
                 self._ledger.record_answer(claim, answer.sop_uid, answer.status, answer.verdict, answer.comment)
                 answers.append(answer)
+            lost = len(claim.evidence) - sum(answer.is_accepted for answer in answers)
+            reason = f"{lost} of {len(claim.evidence)} instances are not accepted" if lost else ""
+            self._audited(transferred(what, Act.READ, sender=us, receiver=them, reason=reason))
         return answers
+
+    def _transfer(self, claim: DeliveryClaim) -> Transfer:
+        """What is sent, as the audit trail names it."""
+        classes = classes_of([one.sop_class for one in claim.evidence])
+        try:
+            patient_id = head_of(self._evidence / claim.all_evidence[0].path).patient_id
+        except (OSError, Refusal, IndexError):
+            patient_id = ""
+        return Transfer(claim.job.study_uid, patient_id, classes)
 
     def _read_back(self, claim: DeliveryClaim, destination: Destination) -> None:
         """Delivered means: the destination says, asked, that it has each object; where it can be asked."""
         objects = [self._outgoing(one) for one in claim.all_evidence]
+        if destination.verify and objects:
+            us, them = _between(destination)
+            how = STUDY_ROOT_FIND if destination.protocol == "dimse" else QIDO
+            said = queried(how, f"StudyInstanceUID={claim.job.study_uid}", by=us, asked=them)
+            self._audited(said)
         try:
             missing = self._asking.missing(claim, destination, objects) if destination.verify and objects else None
         except ToBeReported:
@@ -240,6 +266,13 @@ class Outbox:
         finally:
             done.set()
             thread.join()
+
+
+def _between(destination: Destination) -> tuple[Actor, Actor]:
+    """Us and the destination, as the audit trail names them."""
+    way = "DICOM" if destination.protocol == "dimse" else "DICOMweb"
+    there = Actor(destination.ae_title or destination.name, destination.host or destination.url or "", way)
+    return Actor(destination.calling_ae_title or "WETREAD"), there
 
 
 class Lanes:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from node.errors import BadSettings
+from node.settings_keeping import AuditTable, Retention, Syslog
 from node.settings_triage import NotifyLine, TriageLine, UrgencyLine
 
 VARIABLE = "WETREAD_SETTINGS"
@@ -44,7 +45,7 @@ def _network(text: object) -> IPv4Network | IPv6Network:
         raise ValueError("an address or a network, as 10.1.2.3 or 10.1.2.0/24") from None
 
 
-_PATHS = {"data", "certificate", "key", "client_ca", "tls_ca", "tls_certificate", "tls_key", "card"}
+_PATHS = {"data", "certificate", "key", "client_ca", "ca", "tls_ca", "tls_certificate", "tls_key", "card"}
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[float, Field(gt=0)]
@@ -168,6 +169,8 @@ class PipelineLine(_Table):
 class Settings(_Table):
     node: Node = Node()
     worker: Worker = Worker()
+    audit: AuditTable = AuditTable()
+    retention: Retention = Retention()
     web: Web = Web()
     destinations: dict[str, Destination] = {}
     urgency: dict[str, UrgencyLine] = {}
@@ -286,6 +289,7 @@ def _beside(folder: Path, tables: dict[str, Any]) -> dict[str, Any]:
     homes = [
         node,
         node.get("tls"),
+        dict(tables.get("audit") or {}).get("syslog"),
         tables.get("web"),
         *(line for name in ("destinations", "notify", "pipelines") for line in dict(tables.get(name) or {}).values()),
     ]
@@ -336,6 +340,12 @@ def _keys(place: list[str]) -> list[str]:
             table = Web
         case ["destinations", *_]:
             table = Destination
+        case ["audit"]:
+            table = AuditTable
+        case ["audit", "syslog"]:
+            table = Syslog
+        case ["retention"]:
+            table = Retention
         case ["urgency", *_]:
             table = UrgencyLine
         case ["triage", *_]:

@@ -11,15 +11,16 @@ import itertools
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Protocol
 
 from node import log
-from node.audit import Act, Actor, Event, Transfer, transferred
+from node.audit import Actor, Audited, Seldom, alarm, unrecorded
 from node.errors import CannotUnderstand, DataSetDoesNotMatch, InvalidUid, OutOfResources, Refusal
 from node.instance import DEFLATED, FileMeta, is_uid, read_meta
+from node.listener.journal import received
 from node.listener.negotiation import STORAGE_CLASSES
 from node.multipart import read_parts
 from node.spool import Arrival, Origin, Spool
@@ -119,10 +120,17 @@ class Stow:
         audited: Is told what came, once it is stored.
     """
 
-    def __init__(
-        self, options: StowOptions, spool: Spool, ledger: Ledger, *, audited: Callable[[Event], None] | None = None
-    ) -> None:
-        self.options, self._spool, self._ledger, self._audited = options, spool, ledger, audited
+    def __init__(self, options: StowOptions, spool: Spool, ledger: Ledger, *, audited: Audited = unrecorded) -> None:
+        self.options, self.audited, self._spool, self._ledger = options, audited, spool, ledger
+        self._seldom = Seldom()
+
+    def refuse(self, address: str) -> None:
+        """Somebody who may not store has asked."""
+        _events.warning("refused a sender", address=address)
+        if self._seldom(address):
+            who, us = Actor("unknown", address, "STOW-RS"), Actor(self.options.own)
+            sentence = "the address is none of the peers that may send"
+            self.audited(alarm("node authentication", sentence, reporter=us, culprit=who, where=address))
 
     def is_full(self) -> bool:
         return self._spool.free_bytes() <= 0
@@ -146,10 +154,6 @@ class Stow:
         finally:
             request.close()
         return request.response
-
-    def tell(self, event: Event) -> None:
-        if self._audited is not None:
-            self._audited(event)
 
 
 class _Request:
@@ -247,7 +251,7 @@ class _Request:
         quiet = self._options.quiet_seconds if quiet is None else quiet
         self._ledger.settle_at(list(self._kept), self._ledger.now() + quiet)
         for study_uid, arrivals in self._kept.items():
-            self._stow.tell(received(study_uid, arrivals, receiver=self._options.own, way="STOW-RS"))
+            self._stow.audited(*received(arrivals, receiver=self._options.own, way="STOW-RS"))
             _events.info("stored", study=study_uid, caller=self._sender.ae_title, count=len(arrivals))
 
 
@@ -257,19 +261,6 @@ class _NoClass(Refusal):
 
 class _NoTransferSyntax(Refusal):
     status = TRANSFER_SYNTAX_NOT_SUPPORTED
-
-
-def received(study_uid: str, arrivals: Iterable[Arrival], *, receiver: str, way: str) -> Event:
-    """Instances of one study, from one sender, for the audit trail."""
-    classes: dict[str, int] = defaultdict(int)
-    first: Arrival | None = None
-    for arrival in arrivals:
-        first = first or arrival
-        classes[arrival.sop_class] += 1
-    if first is None:
-        raise ValueError("no instance came")
-    transfer = Transfer(study_uid, first.patient_id, classes)
-    return transferred(transfer, Act.CREATE, sender=Actor(first.caller, first.address, way), receiver=Actor(receiver))
 
 
 def _begin(pieces: Iterator[bytes]) -> bytes:

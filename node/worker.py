@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from node import log
+from node.audit import Audited, Source, Trail, quietly
 from node.delivery import Destination
 from node.notices.receiver import Receiver
 from node.routing import Route
@@ -38,7 +39,7 @@ class WorkerOptions:
 
     Attributes:
         spool: The root of the spool, on a disk that listener and worker share.
-        evidence: The folder that evidence lies under.
+        evidence: The folder that evidence lies under; the audit trail lies beside it.
         count_from: Per AE title that sends the name of the destination that its studies are counted by.
         device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: every GPU that torch can use, else the CPU.
         threads: Per device; 0: the cores shared out evenly.
@@ -52,6 +53,7 @@ class WorkerOptions:
     broker_url: str
     spool: Path
     evidence: Path
+    ae_title: str = "WETREAD"
     routes: Mapping[str, Route] = field(default_factory=dict)
     destinations: Mapping[str, Destination] = field(default_factory=dict)
     count_from: Mapping[str, str] = field(default_factory=dict)
@@ -150,6 +152,7 @@ def _analyze(options: WorkerOptions, device: str) -> None:
         again=bell.ring_job,
         stop=stop,
         turn=Turns(ledger, order, rest_every=options.rest_every),
+        audited=_trail(options),
     )
     try:
         analysis.warm(sorted({route.use for route in options.routes.values()}))
@@ -174,6 +177,7 @@ def _deliver(options: WorkerOptions) -> None:
         stop=stop,
         receivers=options.receivers,
         triage=options.triage,
+        audited=_trail(options),
     )
     threads = max(2, options.deliver_threads)  # one would be the main thread's
     gated = unless_drained(outbox, ledger.is_drained, name_of("deliver"), stop)
@@ -200,6 +204,10 @@ def _clock(options: WorkerOptions) -> None:
         Clock(ledger, path=path, routes=options.routes, rules=options.urgency, bell=bell, counts=counts).run(stop)
     finally:
         counts.close()
+
+
+def _trail(options: WorkerOptions) -> Audited:
+    return quietly(Trail(options.evidence.parent / "audit", Source(options.ae_title, socket.gethostname())))
 
 
 def name_of(device: str) -> str:

@@ -237,6 +237,7 @@ def test_a_sender_that_dies_in_the_middle_leaves_what_was_whole(site: Site, tmp_
         head = f"POST /dicom-web/studies HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(content)}\r\n"
         line.sendall(head.encode() + f"Content-Type: {HEADERS['content-type']}\r\n\r\n".encode())
         line.sendall(content[:-500])
+        until(site.ledger.studies, what="the first instance is in the ledger")
     until(lambda: site.events, what="the request has ended")
     assert site.ledger.entry(dcmread(one).StudyInstanceUID).arrived == 1
     assert len(site.lying()) == 1

@@ -3,6 +3,7 @@
     messages.py  an event and its message in XML
     records.py   one record, and what binds it to the one before
     trail.py     the records on disk
+    syslog.py    the same to a collector, by syslog over TLS
     verification.py  whether they are as they were written
 
 It knows no ledger and no spool; whoever acts says what was done. Unlike the log it names patients, by their ID alone.
@@ -22,6 +23,7 @@ from node.audit.messages import (
     alarm,
     authenticated,
     begins,
+    classes_of,
     deleted,
     exported,
     imported,
@@ -30,14 +32,16 @@ from node.audit.messages import (
     transferred,
 )
 from node.audit.records import Entry
-from node.audit.trail import Trail, quietly
+from node.audit.trail import Audited, Seldom, Trail, quietly, unrecorded
 from node.audit.verification import Verdict
 
 __all__ = [
     "Act",
     "Actor",
+    "Audited",
     "Entry",
     "Event",
+    "Seldom",
     "Source",
     "Trail",
     "Transfer",
@@ -48,6 +52,7 @@ __all__ = [
     "alarm",
     "authenticated",
     "begins",
+    "classes_of",
     "deleted",
     "exported",
     "imported",
@@ -55,4 +60,5 @@ __all__ = [
     "queried",
     "quietly",
     "transferred",
+    "unrecorded",
 ]

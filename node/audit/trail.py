@@ -18,6 +18,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from node import log
 from node.audit.messages import Event, Source
@@ -48,6 +49,10 @@ class Trail:
     def __init__(self, folder: Path, source: Source, *, clock: Callable[[], float] = time.time) -> None:
         self.folder, self.source, self._clock = folder, source, clock
         self._file, self._key_file = folder / "trail.sqlite", folder / "key"
+
+    def now(self) -> float:
+        """The trail's time, in seconds since the epoch."""
+        return self._clock()
 
     def record(self, *events: Event) -> None:
         """Write the events down, in order.
@@ -207,7 +212,36 @@ class Trail:
         return self._key_file.read_bytes()
 
 
-def quietly(trail: Trail) -> Callable[..., None]:
+class Audited(Protocol):
+    """Is told what happened."""
+
+    def __call__(self, *events: Event) -> None: ...
+
+
+def unrecorded(*_: Event) -> None:
+    """For a part that runs without an audit trail."""
+
+
+class Seldom:
+    """Whether something is to be said again: once in so many seconds of each kind, so that a flood fills no disk."""
+
+    def __init__(self, seconds: float = 60.0, *, most: int = 1000) -> None:
+        self._seconds, self._most = seconds, most
+        self._said: dict[str, float] = {}  # of time.monotonic
+
+    def __call__(self, kind: str) -> bool:
+        now = time.monotonic()
+        if now - self._said.get(kind, -self._seconds) < self._seconds:
+            return False
+        if len(self._said) >= self._most:
+            self._said = {key: at for key, at in self._said.items() if now - at < self._seconds}
+            if len(self._said) >= self._most:
+                return False
+        self._said[kind] = now
+        return True
+
+
+def quietly(trail: Trail) -> Audited:
     """``trail.record`` for what happens anyway: where it cannot be written, the log says so and the work goes on."""
 
     def record(*events: Event) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from node.cli import acts, folders, life, models, parts, queue, users
+from node.cli import acts, folders, keeping, life, models, parts, queue, users
 from node.cli.audit import audit
 from node.cli.demo import demo
 from node.cli.doctor import doctor
@@ -40,7 +40,7 @@ for command in (
     *(demo, doctor, viewer),
     *(folders.send, folders.read),
     *(queue.status, audit, acts.retry, acts.cancel, acts.quarantine, acts.priority, acts.resend),
-    *(acts.hold, acts.release, acts.drain, acts.resume),
+    *(acts.hold, acts.release, acts.drain, acts.resume, keeping.purge, keeping.tend),
     *(users.users, users.tokens),
     *(life.train, life.evaluate, life.explain, models.models, triage),
 ):

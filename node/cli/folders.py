@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import tempfile
@@ -15,8 +16,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from node import delivery, routing, sendable
-from node.cli.options import chosen_routes, console, existing_folder, out, own_listener, routes_of, settings_of
-from node.errors import NodeError
+from node.audit import Transfer, classes_of, imported, quietly, unrecorded
+from node.cli.options import (
+    chosen_routes,
+    console,
+    existing_folder,
+    out,
+    own_listener,
+    person,
+    routes_of,
+    settings_of,
+    trail_of,
+)
+from node.errors import NodeError, Refusal
+from node.instance import head_of
 from pipelines.forms import DEFAULT, PRESETS
 
 if TYPE_CHECKING:
@@ -51,7 +64,8 @@ def send(
     \b
     Example: wetread send /media/cd --host 10.1.2.3 --port 11112 --called WETREAD
     """
-    node = settings_of(context).node
+    settings = settings_of(context)
+    node = settings.node
     files = sorted(path for path in existing_folder(folder).rglob("*") if path.is_file() and path.name != "DICOMDIR")
     if not files:
         raise NodeError(f"{folder}: the folder is empty")
@@ -61,7 +75,9 @@ def send(
         task = bar.add_task("", total=len(files))
         groups = sendable.by_study(files, Path(scratch), refused)
         bar.advance(task, len(refused))
+        audited = quietly(trail_of(settings)) if host is None and node.folder.exists() else unrecorded
         for objects in groups:
+            audited(imported(_of(objects), by=person(), source=folder))
             sources = {item.sop_uid: item.source for item in objects}
             for answer in delivery.send(peer, [item.outgoing for item in objects]):
                 bar.advance(task)
@@ -72,6 +88,15 @@ def send(
     out.print(f"{len(files) - len(refused)} of {len(files)} files sent to {peer.ae_title} at {peer.host}:{peer.port}")
     if refused:
         raise NodeError(f"{len(refused)} of {len(files)} files were refused")
+
+
+def _of(objects: Sequence[sendable.Sendable]) -> Transfer:
+    """Files of one study, as the audit trail names them."""
+    patient_id = ""
+    with contextlib.suppress(OSError, Refusal):
+        patient_id = head_of(objects[0].outgoing.path).patient_id
+    classes = classes_of([item.outgoing.sop_class for item in objects])
+    return Transfer(objects[0].outgoing.study_uid, patient_id, classes)
 
 
 @click.command()

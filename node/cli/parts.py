@@ -14,7 +14,17 @@ import click
 from redis import Redis
 
 from node import broker, log, supervisor
-from node.cli.options import destinations_of, receivers_of, routes_of, settings_of, triage_of, urgency_of
+from node.audit import activity, quietly
+from node.cli.options import (
+    destinations_of,
+    person,
+    receivers_of,
+    routes_of,
+    settings_of,
+    trail_of,
+    triage_of,
+    urgency_of,
+)
 from node.errors import Unavailable
 from node.ledger import Ledger
 from node.settings import Settings
@@ -25,8 +35,10 @@ PARTS_FILE, WORKERS_FILE = "parts.json", "workers.json"
 
 
 @contextlib.contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """An event that SIGTERM and Ctrl-C set."""
+def stopping(settings: Settings, part: str) -> Iterator[threading.Event]:
+    """An event that SIGTERM and Ctrl-C set; that the part starts and stops stands in the audit trail."""
+    audited, by = quietly(trail_of(settings)), person()
+    audited(activity(part, starts=True, by=by))
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -34,6 +46,7 @@ def _stopping() -> Iterator[threading.Event]:
     finally:
         for number, action in before.items():
             signal.signal(number, action)
+        audited(activity(part, starts=False, by=by))
 
 
 def prepared(settings: Settings) -> Ledger:
@@ -63,8 +76,11 @@ def up(context: click.Context) -> None:
     destinations_of(settings)
     prepared(settings).close()
     given = ["--settings", str(context.obj)] if context.obj else []
-    parts = [supervisor.Part(name, (sys.executable, "-m", "node", *given, name)) for name in ("listen", "work", "web")]
-    with _stopping() as stop, _broker_where_none_runs(settings):
+    names = ["listen", "work", "web"]
+    if settings.audit.syslog is not None or settings.retention.automatic:
+        names.append("tend")
+    parts = [supervisor.Part(name, (sys.executable, "-m", "node", *given, name)) for name in names]
+    with stopping(settings, "up") as stop, _broker_where_none_runs(settings):
         supervisor.supervise(parts, stop, state_file=settings.node.folder / PARTS_FILE)
 
 
@@ -95,8 +111,8 @@ def listen(context: click.Context) -> None:
         max_associations_per_address=node.max_associations_per_address,
         tls=listener.Tls(node.tls.certificate, node.tls.key, node.tls.client_ca) if node.tls else None,
     )
-    with _stopping() as stop:
-        listener.serve(options, spool, ledger, stop)
+    with stopping(settings, "listen") as stop:
+        listener.serve(options, spool, ledger, stop, audited=quietly(trail_of(settings)))
     ledger.close()
 
 
@@ -119,6 +135,7 @@ def work(context: click.Context) -> None:
         broker_url=broker_url(settings),
         spool=node.folder / "spool",
         evidence=node.folder / "evidence",
+        ae_title=node.ae_title,
         routes=routes_of(settings),
         destinations=destinations_of(settings),
         count_from={caller: name for caller, name in settings.count_from.items() if name},
@@ -134,7 +151,7 @@ def work(context: click.Context) -> None:
         memory_gib=given.memory_gib,
         deliver_threads=given.deliver_threads,
     )
-    with _stopping() as stop, _broker_where_none_runs(settings):
+    with stopping(settings, "work") as stop, _broker_where_none_runs(settings):
         worker.run(options, stop)
 
 
@@ -162,7 +179,7 @@ def web(context: click.Context) -> None:
     log.to_stderr()
     settings = settings_of(context)
     ledger = prepared(settings)
-    with _stopping() as stop:
+    with stopping(settings, "web") as stop:
         serve(web_options(settings, ledger, _checks(settings, ledger)), stop)
     ledger.close()
 
@@ -190,7 +207,11 @@ def _checks(settings: Settings, ledger: Ledger) -> dict[str, Check]:
         ill = [f"{name} is {state}" for name, state in found.items() if state != "running"]
         return "; ".join(ill) or None
 
+    def audit_can_be_read() -> None:
+        trail_of(settings).entries(1)
+
     return {
+        "audit": audit_can_be_read,
         "parts": worker_runs,
         "ledger": ledger_answers,
         "broker": broker_answers,

@@ -27,6 +27,7 @@ from node.ledger.entries import (
     DeliveryState,
     Drained,
     Evidence,
+    Expired,
     Instance,
     Job,
     JobState,
@@ -41,6 +42,7 @@ from node.ledger.figures import Counts, Figures, Hours
 from node.ledger.jobs import Jobs
 from node.ledger.orders import Orders
 from node.ledger.overview import Pages
+from node.ledger.purging import Purging
 from node.ledger.search import Asked, JobRow, Search
 from node.ledger.settling import Settling
 from node.ledger.steady import Machine, Steady
@@ -60,6 +62,7 @@ __all__ = [
     "DeliveryState",
     "Drained",
     "Evidence",
+    "Expired",
     "Hours",
     "Instance",
     "Job",
@@ -77,7 +80,9 @@ __all__ = [
 ]
 
 
-class Ledger(Arrivals, Settling, Jobs, Turns, Orders, Deliveries, Commitments, Pages, Worklist, Figures, Search):
+class Ledger(
+    Arrivals, Settling, Jobs, Turns, Orders, Deliveries, Commitments, Pages, Worklist, Figures, Search, Purging
+):
     """The ledger of one node, in SQLite (one machine) or PostgreSQL (several), shared by its processes and threads.
 
     Args:

@@ -171,6 +171,17 @@ class Delivery:
 
 
 @dataclass(frozen=True)
+class Expired:
+    """What may be deleted: images of a study (``key`` is its UID), or evidence of a job (``key`` is the job's)."""
+
+    key: str
+    study_uid: str
+    count: int
+    bytes: int
+    job_id: int = 0
+
+
+@dataclass(frozen=True)
 class Drained:
     """A worker that takes nothing more, until it is resumed; ``worker`` as ``host/device``."""
 
@@ -251,6 +262,7 @@ class StudyEntry:
     settle_at: float
     settle_by: float
     modalities: tuple[str, ...] = ()
+    purged_at: float | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, and_, delete, select, update
 from node.errors import NotNow
 from node.ledger.chapter import Chapter, ended, evidence_of, job_of, locked_job, send_to, sent_anew
 from node.ledger.entries import DeliveryState, Drained, JobState
+from node.ledger.purging import has_images
 from node.ledger.tables import deliveries, drained, jobs, studies
 
 OPEN = (JobState.QUEUED, JobState.RUNNING)
@@ -35,6 +36,8 @@ class Orders(Chapter):
                     "a dead delivery"
                 )
             _check_newest(db, job)
+            if starts and not has_images(db, job.study_uid):
+                raise NotNow(f"the images of study {job.study_uid} were deleted; send it again first")
             db.execute(update(deliveries).where(dead).values(sent_anew(moment)))
             if not starts:
                 return
@@ -89,6 +92,8 @@ class Orders(Chapter):
         moment = self._now(now)
         with self._database.writing() as db:
             job = locked_job(db, job_id)
+            if job.purged_at is not None:
+                raise NotNow(f"the evidence of job {job_id} was deleted after it had been delivered")
             if not evidence_of(db, job_id):
                 raise NotNow(f"job {job_id} is {job.state} and has left no evidence to send")
             _check_newest(db, job)

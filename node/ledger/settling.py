@@ -45,10 +45,14 @@ class Settling(Chapter):
             rows = members(db, study_uid)
             digest = digest_of(rows)
             revision = study.revision
+            if study.purged_at is not None and (missing := _missing(db, study, len(rows))):
+                _set_state(db, study_uid, StudyState.HELD, reason=missing)
+                return []
             if digest != _last_digest(db, study):
                 revision += 1
                 _freeze(db, study, digest, len(rows), moment)
             elif (state := _state_of(db, study)) != StudyState.UNROUTED:
+                _put_into(db, study_uid, revision)  # it was purged, and has come again
                 _set_state(db, study_uid, state)
                 return []
             created = [self._queue(db, study, new, (revision, digest), moment) for new in wanted]
@@ -103,7 +107,8 @@ class Settling(Chapter):
             if study.revision and digest_of(members(db, study_uid)) == _last_digest(db, study):
                 _set_state(db, study_uid, _state_of(db, study))
                 return f"study {study_uid} is released as it was"
-            _set_state(db, study_uid, StudyState.RECEIVING, settle_at=moment, settle_by=moment)
+            # A person has decided: what was purged is not waited for any more.
+            _set_state(db, study_uid, StudyState.RECEIVING, settle_at=moment, settle_by=moment, purged_at=None)
             doubled = _doubled(db, study_uid)
             newest = f"; of {doubled} instance(s) with two contents the newest is taken" if doubled else ""
             return f"study {study_uid} is released and settles now{newest}"
@@ -144,14 +149,30 @@ def _freeze(db: Connection, study: Row[Any], digest: str, count: int, moment: fl
             settled_at=moment,
         )
     )
-    unfrozen = (instances.c.study_uid == study.uid) & instances.c.revision.is_(None)
-    db.execute(update(instances).where(unfrozen).values(revision=number))
+    _put_into(db, study.uid, number)
     older = (jobs.c.study_uid == study.uid) & (jobs.c.state == JobState.QUEUED)
     db.execute(
         update(jobs)
         .where(older)
         .values(state=JobState.SUPERSEDED, done_at=moment, reason=f"revision {number} of the study settled first")
     )
+
+
+def _put_into(db: Connection, study_uid: str, revision: int) -> None:
+    unfrozen = (instances.c.study_uid == study_uid) & instances.c.revision.is_(None)
+    db.execute(update(instances).where(unfrozen).values(revision=revision))
+
+
+def _missing(db: Connection, study: Row[Any], count: int) -> str:
+    """Why a study whose images were purged cannot be read with what has come since; empty if it can."""
+    query = select(revisions.c.instances).where(
+        revisions.c.study_uid == study.uid, revisions.c.number == study.revision
+    )
+    had = db.scalars(query).one_or_none() or 0
+    if count >= had:
+        return ""
+    came = f"purged: {count} images came after the {had} of before were deleted"
+    return f"{came}; send the whole study again, then release it"
 
 
 def _state_of(db: Connection, study: Row[Any]) -> StudyState:

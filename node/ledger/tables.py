@@ -54,6 +54,7 @@ studies = Table(
     Column("last_arrival", Double, nullable=False),
     Column("settle_at", Double, nullable=False),
     Column("settle_by", Double, nullable=False),  # the longest wait ends
+    Column("purged_at", Double),  # its images were deleted then
     Index(None, "state", "settle_at"),
     Index(None, "last_arrival"),
     Index(None, "first_arrival"),
@@ -123,6 +124,7 @@ jobs = Table(
     Column("reason", Text),
     Column("runs", Text),  # JSON, as contract.md has it
     Column("stages", JSON),  # seconds per stage
+    Column("purged_at", Double),  # its evidence was deleted then
     UniqueConstraint("study_uid", "revision", "pipeline"),
     Index(None, "state", "priority", "queued_at"),
     Index(None, "queued_at"),
@@ -165,6 +167,9 @@ deliveries = Table(
     Index(None, "state", "destination"),
     Index(None, "destination", "delivered_at"),
 )
+
+# Files of images that are to be deleted: their rows have gone.
+purging = Table("purging", tables, Column("sha256", DIGEST, primary_key=True))
 
 # Workers that are to take nothing more.
 drained = Table(

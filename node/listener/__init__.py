@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from node import log
+from node.audit import Actor, Audited, Seldom, alarm, unrecorded
 from node.listener.association import Aborted, Association, Patience
 from node.listener.commitment import CommitmentReport
 from node.listener.journal import Journal, Ledger
@@ -99,10 +100,17 @@ class Listener:
         BadSettings: The certificate or key cannot be used.
     """
 
-    def __init__(self, options: ListenerOptions, spool: Spool, ledger: Ledger) -> None:
-        self._options, self._spool = options, spool
+    def __init__(
+        self, options: ListenerOptions, spool: Spool, ledger: Ledger, *, audited: Audited = unrecorded
+    ) -> None:
+        self._options, self._spool, self._audited, self._seldom = options, spool, audited, Seldom()
         self._journal = Journal(
-            spool, ledger, quiet_seconds=options.quiet_seconds, longest_wait_seconds=options.longest_wait_seconds
+            spool,
+            ledger,
+            quiet_seconds=options.quiet_seconds,
+            longest_wait_seconds=options.longest_wait_seconds,
+            own=options.ae_title,
+            audited=audited,
         )
         self._places = Places(most=options.max_associations, most_per_address=options.max_associations_per_address)
         self._numbers = itertools.count(1)
@@ -219,8 +227,7 @@ class Listener:
         at = ipaddress.ip_address(address.partition("%")[0])
         return next((peer for peer in self._options.peers if peer.ae_title == caller and at in peer.address), None)
 
-    @staticmethod
-    def _log_rejection(association: Association, address: str) -> None:
+    def _log_rejection(self, association: Association, address: str) -> None:
         rejection, request = association.rejection, association.request
         if rejection:
             code = f"{rejection.result}/{rejection.source}/{rejection.reason}"
@@ -232,6 +239,10 @@ class Listener:
                 code=code,
                 reason=rejection.why,
             )
+            if rejection in (CALLER_UNKNOWN, CALLED_UNKNOWN) and self._seldom(f"{request.caller} {address}"):
+                us, them = Actor(self._options.ae_title, way="DICOM"), Actor(request.caller, address, "DICOM")
+                said = alarm("node authentication", rejection.why, reporter=us, culprit=them, where=address)
+                self._audited(said)
 
 
 @contextlib.contextmanager
@@ -260,9 +271,11 @@ def _abort(association: Association, wire: Wire, reason: int) -> None:
 
 
 @contextlib.contextmanager
-def listening(options: ListenerOptions, spool: Spool, ledger: Ledger) -> Iterator[Listener]:
+def listening(
+    options: ListenerOptions, spool: Spool, ledger: Ledger, *, audited: Audited = unrecorded
+) -> Iterator[Listener]:
     """A listener that listens as long as the ``with`` lasts."""
-    listener = Listener(options, spool, ledger)
+    listener = Listener(options, spool, ledger, audited=audited)
     listener.start()
     try:
         yield listener
@@ -270,8 +283,10 @@ def listening(options: ListenerOptions, spool: Spool, ledger: Ledger) -> Iterato
         listener.close()
 
 
-def serve(options: ListenerOptions, spool: Spool, ledger: Ledger, stop: threading.Event) -> None:
+def serve(
+    options: ListenerOptions, spool: Spool, ledger: Ledger, stop: threading.Event, *, audited: Audited = unrecorded
+) -> None:
     """Listen until ``stop`` is set, then see the open associations out: at most 30 s."""
-    with listening(options, spool, ledger):
+    with listening(options, spool, ledger, audited=audited):
         while not stop.wait(0.5):  # a signal that another thread gets does not end a wait without a limit
             pass

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from node import log
+from node.audit import Act, Actor, Audited, Event, Transfer, transferred, unrecorded
 from node.listener.commitment import CommitmentReport
 from node.spool import Arrival, Spool
 
@@ -48,9 +49,20 @@ class Journal:
     Args:
         quiet_seconds: For the studies of an earlier listener, which nobody is sending any more.
         longest_wait_seconds: After the first arrival of a revision its study settles, whatever is still open.
+        own: Our AE title. ``audited``: is told what came, before its link in ``pending`` goes.
     """
 
-    def __init__(self, spool: Spool, ledger: Ledger, *, quiet_seconds: float, longest_wait_seconds: float) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        ledger: Ledger,
+        *,
+        quiet_seconds: float,
+        longest_wait_seconds: float,
+        own: str = "WETREAD",
+        audited: Audited = unrecorded,
+    ) -> None:
+        self._own, self._audited = own, audited
         self._spool, self._ledger = spool, ledger
         self._quiet, self._longest_wait = quiet_seconds, longest_wait_seconds
         self._wake = threading.Condition()
@@ -163,6 +175,7 @@ class Journal:
     def _record(self, arrivals: list[Arrival]) -> None:
         lease = self._ledger.now() + LEASE_SECONDS
         self._ledger.record(arrivals, settle_at=lease, settle_by_seconds=self._longest_wait)
+        self._audited(*received(arrivals, receiver=self._own, way="DICOM"))
         self._spool.recorded(arrivals)
 
     def _report(self, report: CommitmentReport) -> None:
@@ -209,3 +222,18 @@ class Journal:
         except OSError:
             self._look_in_spool = True  # the rest is looked for in the next round
             raise
+
+
+def received(arrivals: Iterable[Arrival], *, receiver: str, way: str) -> list[Event]:
+    """What came, for the audit trail: an event per study and sender, for it may name one patient alone."""
+    groups: dict[tuple[str, str, str], list[Arrival]] = defaultdict(list)
+    for arrival in arrivals:
+        groups[arrival.study_uid, arrival.caller, arrival.address].append(arrival)
+    events = []
+    for (study_uid, caller, address), group in groups.items():
+        classes: dict[str, int] = defaultdict(int)
+        for arrival in group:
+            classes[arrival.sop_class] += 1
+        what = Transfer(study_uid, group[0].patient_id, classes)
+        events.append(transferred(what, Act.CREATE, sender=Actor(caller, address, way), receiver=Actor(receiver)))
+    return events

@@ -4,13 +4,14 @@
     objects/<aa>/<sha256>.dcm                  kept
     pending/<sha256>,<time>,<caller>,<address> a second link to an object that the ledger may not know of yet
     quarantine/                                objects that were torn by a power cut before they were promised
+    purging/                                   objects on their way out
 
 ``pending`` is the journal: link, rename and content are durable by one fsync, and the link goes when the ledger has
 committed. What a power cut can lose is therefore only what was never answered 0x0000. This rests on fsync of a file
 also committing the directory operations made on it before, which ext4 and xfs do by their journal. A file system
 without one may forget a name; where it is that in ``objects``, it is put back from ``pending`` at the next start.
 
-It knows neither the network nor the ledger, and deletes nothing that was kept.
+It knows neither the network nor the ledger, and deletes what was kept only when it is told to (``discard``).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from node import log
@@ -54,7 +55,8 @@ class Spool:
         self.reserve_bytes = reserve_bytes
         self.incoming, self.objects = root / "incoming", root / "objects"
         self.pending, self.quarantine = root / "pending", root / "quarantine"
-        folders = [self.incoming, self.objects, self.pending, self.quarantine]
+        self._purging = root / "purging"
+        folders = [self.incoming, self.objects, self.pending, self.quarantine, self._purging]
         folders += [self.objects / f"{number:02x}" for number in range(256)]
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in folders:
@@ -151,6 +153,25 @@ class Spool:
         for arrival in arrivals:
             origin = Origin(arrival.caller, arrival.address, arrival.received_at)
             (self.pending / origin.link_name(arrival.sha256)).unlink(missing_ok=True)
+
+    def discard(self, sha256: str, *, is_wanted: Callable[[str], bool]) -> bool:
+        """Delete an object, unless it has come again meanwhile: then it has a link in ``pending``, or is wanted.
+
+        It goes aside first. A sender of the same bytes that saw it there just before is told to try again; one that
+        comes after makes it anew.
+        """
+        aside, target = self._purging / f"{sha256}.dcm", self.path(sha256)
+        try:
+            target.replace(aside)
+        except FileNotFoundError:
+            if not aside.exists():
+                return False  # it went in an earlier run
+        if any(link.name.startswith(sha256) for link in self.pending.iterdir()) or is_wanted(sha256):
+            _link_again(str(aside), str(target))
+            aside.unlink()
+            return False
+        aside.unlink()
+        return True
 
     def sweep(self) -> None:
         """After a start: remove what was being received when its process ended."""

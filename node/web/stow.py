@@ -46,7 +46,7 @@ def storing(stow: Stow) -> Endpoint:
         address = request.client.host if request.client else ""
         sender = stow.options.sender(address)
         if sender is None:
-            _events.warning("refused a sender", address=address)
+            stow.refuse(address)
             return _refusal(403, f"{address} is none of the peers that may send; node.peers in the settings lists them")
         study_uid = request.path_params.get("study")
         if study_uid is not None and not is_uid(study_uid):
