@@ -155,7 +155,7 @@ def test_a_study_of_two_destinations_stays_until_both_have_it(bench: Bench) -> N
 
 def test_who_is_told_makes_nothing_safe_and_need_not_be_asked_back(bench: Bench) -> None:
     only_told, _ = bench.received()
-    bench.delivered(bench.read(only_told, to=("HOOK",)))
+    bench.delivered(bench.read(only_told, to=("HOOK",)), unverified="HOOK")
     both, _ = bench.received()
     bench.delivered(bench.read(both, to=("HOOK", "PACS")), unverified="HOOK")
     bench.now += 8 * DAY
