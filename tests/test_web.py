@@ -14,23 +14,29 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from node.accounts import Accounts, Role
 from node.cli.site import shown, where
 from node.errors import NodeError, Unavailable
-from node.ledger import JobState, StudyState
+from node.ledger import DeliveryState, JobState, StudyState
 from node.settings import parse
+from node.triage.rules import Rule
 from node.web.app import STATIC, WebOptions, make_app, serve
 from node.web.buttons import BUTTONS
 from node.web.charts import bars
 from node.web.guard import COOKIE, Doors
+from node.web.metrics import METRICS
+from node.web.places import throughput
 from node.web.sessions import Allowance, Sessions
 from node.web.site import disk_check
+from node.web.view import PAGES as VIEW_PAGES
 from node.web.watch import Watch
-from tests.site import DEAD, FAILED, HELD, READ, SCRIPT, WAITING, Home, furnished, serving, site_of
+from tests.peers import ROOT
+from tests.site import DEAD, FAILED, HELD, READ, SCRIPT, UNROUTED, WAITING, Home, furnished, serving, site_of
 
 PASSWORD = "correct horse battery"
-PAGES = ("/", "/queue", "/studies", f"/studies/{READ}", f"/studies/{HELD}", "/sign-in")
+PAGES = (*(path for path, _ in VIEW_PAGES), f"/studies/{READ}", f"/studies/{HELD}", "/sign-in")
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +105,24 @@ def test_metrics_count_what_the_ledger_holds(site: str) -> None:
     text = httpx.get(f"{site}/metrics").text
     assert 'wetread_studies{state="held"} 1' in text
     assert 'wetread_deliveries{state="DEAD"} 1' in text
+    assert 'wetread_check_ok{check="disk"} 1' in text
+    assert set(re.findall(r"^# TYPE (\w+) gauge$", text, re.MULTILINE)) == set(METRICS)
+
+
+def test_the_grafana_dashboard_and_the_alerts_use_what_is_told_and_nothing_else() -> None:
+    board = json.loads((ROOT / "deploy" / "grafana" / "wetread.json").read_text())
+    alerts = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())
+    shown = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    watched = [rule["expr"] for group in alerts["groups"] for rule in group["rules"]]
+    assert set(re.findall(r"wetread_\w+", " ".join(shown))) == set(METRICS)
+    assert set(re.findall(r"wetread_\w+", " ".join(watched))) <= set(METRICS)
+    states = {*JobState, *DeliveryState, *StudyState}
+    for expression in shown + watched:
+        for named in re.findall(r'state=~?"([^"]+)"', expression):
+            assert set(named.split("|")) <= states
+    assert all(
+        {"summary", "action"} == set(rule["annotations"]) for group in alerts["groups"] for rule in group["rules"]
+    )
 
 
 def test_a_port_that_is_taken_is_named(site: str, home: Home) -> None:
@@ -166,6 +190,51 @@ def test_the_queue_is_filtered_searched_and_sorted(site: str) -> None:
     assert jobs("text=3&pipeline=mr_brain") == ["3"]
     assert jobs("pipeline=ct_head") == []
     assert httpx.get(f"{site}/queue?sort=backwards").status_code == 400
+
+
+def test_studies_stand_in_the_order_in_which_they_should_be_read(home: Home) -> None:
+    def order(*rules: Rule) -> list[str]:
+        with serving(home, site=site_of(home, triage=rules)) as url:
+            text = httpx.get(f"{url}/triage").text
+        assert ("raised" in text) == bool(rules)
+        return re.findall(r'href="/studies/([\d.]+)"', text)
+
+    assert order() == [
+        READ,
+        UNROUTED,
+        FAILED,
+        DEAD,
+        WAITING,
+    ]  # who waits longest first; who is held is nobody's to read
+    lifted = order(Rule("lesion", "mr_brain", ("FLAIR abnormality",), at_least=0.9, priority=0))
+    assert lifted == [READ, DEAD, UNROUTED, FAILED, WAITING]
+
+
+def test_rules_are_tried_on_a_file_and_say_why_not(site: str, home: Home) -> None:
+    client = httpx.Client(base_url=site)
+    (file, *_) = sorted((home.folder / "sent" / READ).iterdir())
+    answer = client.post("/rules", data={"csrf": csrf(client)}, files={"file": ("<b>.dcm", file.read_bytes())})
+    assert answer.status_code == 200
+    assert "Modality is MR and BodyPartExamined is BRAIN, in 1 of 1 series" in answer.text
+    assert "Modality is MR, so it is not so that it is CT" in answer.text
+    assert "<b>" not in answer.text
+    assert "alert(1)" not in answer.text  # what the file says of the patient is quoted to nobody
+    bad = client.post("/rules", data={"csrf": csrf(client)}, files={"file": ("x.txt", b"no DICOM at all, " * 20)})
+    assert bad.status_code == 409
+    assert "not a DICOM file" in bad.text
+    assert client.post("/rules", data={"csrf": "x"}, files={"file": ("x", file.read_bytes())}).status_code == 403
+
+
+def test_the_audit_page_shows_who_did_what_and_that_it_was_read(site: str, home: Home) -> None:
+    httpx.get(f"{site}/studies/{READ}")
+    assert "this machine" in httpx.get(f"{site}/audit", params={"study": READ}).text
+    assert home.trail.entries(1)[0].event == "Audit Log Used"
+    assert httpx.get(f"{site}/audit", params={"before": "x"}).status_code == 400
+
+
+def test_what_workers_have_done_is_told_per_worker() -> None:
+    done = {"ct-node-17-cuda:0-ab12": (3, 6.0), "ct-node-99-cuda:0-cd34": (1, 2.0), "strange": (1, 1.0)}
+    assert throughput(done) == {"ct-node/cuda:0": (4, 2.0), "strange": (1, 1.0)}
 
 
 def test_a_button_does_what_the_command_line_does_and_says_so(site: str, home: Home) -> None:

@@ -11,7 +11,7 @@ from node import delivery, log
 from node.accounts import ACCOUNTS_FILE, Accounts
 from node.actions import Actions
 from node.audit import Trail, quietly
-from node.cli.options import destinations_of, models_of, routes_of, trail_of
+from node.cli.options import destinations_of, models_of, routes_of, trail_of, triage_of
 from node.ledger import Ledger
 from node.settings import Node, Settings
 from node.spool import Spool
@@ -49,6 +49,7 @@ def web_options(settings: Settings, ledger: Ledger, checks: dict[str, Check]) ->
             Place(one.name, one.where, one.protocol, _is_encrypted(one), partial(delivery.echo, one))
             for one in destinations_of(settings).values()
         ),
+        triage=triage_of(settings),
         models=_models(settings),
         settings=shown(settings.model_dump(mode="json")),
     )

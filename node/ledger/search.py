@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 
-from node.ledger.chapter import Chapter, delivery_of, job_of
+from node.ledger.chapter import Chapter, chunks, delivery_of, job_of
 from node.ledger.entries import Delivery, DeliveryState, Job, JobState, StudyEntry, StudyState
 from node.ledger.overview import entry_of, modalities_of
 from node.ledger.tables import deliveries, jobs, studies
@@ -92,6 +92,17 @@ class Search(Chapter):
             rows = db.execute(_page(query, asked)).all()
             modalities = modalities_of(db, [row.uid for row in rows])
             return tuple(entry_of(row, modalities[row.uid]) for row in rows)
+
+    def jobs_of(self, study_uids: Sequence[str]) -> dict[str, list[Job]]:
+        """Per study the jobs of its newest revision."""
+        query = select(jobs).join(studies, studies.c.uid == jobs.c.study_uid)
+        query = query.where(jobs.c.revision == studies.c.revision).order_by(jobs.c.id)
+        found: dict[str, list[Job]] = {uid: [] for uid in study_uids}
+        with self._database.reading() as db:
+            for piece in chunks(study_uids):
+                for row in db.execute(query.where(jobs.c.study_uid.in_(piece))):
+                    found[row.study_uid].append(job_of(row))
+        return found
 
     def find_deliveries(self, states: Sequence[DeliveryState], *, limit: int = 50) -> tuple[tuple[Delivery, Job], ...]:
         """The deliveries in these states, those that failed first at the head, each with its job."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +21,11 @@ from starlette.types import ASGIApp
 from node.accounts import Accounts
 from node.errors import NodeError, Unavailable, Unknown
 from node.stow import Stow
-from node.web import acts, overview, queue, sign_in, study
+from node.web import acts, order, overview, places, queue, rules, sign_in, study, trail
 from node.web import stow as stow_rs
 from node.web.api import add_api
 from node.web.guard import Doors, Guard, allowed, is_program
+from node.web.metrics import told
 from node.web.overview import run_check
 from node.web.sessions import Sessions
 from node.web.site import Site
@@ -75,11 +75,15 @@ def make_app(options: WebOptions, watch: Watch, *, doors: Doors | None = None) -
 
     app.router.routes.extend(
         [
-            *_watched(site),
+            *_watched(site, watch),
             *sign_in.routes(doors, site.trail),
             *overview.routes(site, watch),
             *queue.routes(site),
             *study.routes(site),
+            *order.routes(site),
+            *rules.routes(site),
+            *places.routes(site, watch),
+            *trail.routes(site),
             *acts.routes(site),
             *(stow_rs.routes(options.stow) if options.stow else ()),
         ]
@@ -89,7 +93,7 @@ def make_app(options: WebOptions, watch: Watch, *, doors: Doors | None = None) -
     return Guard(app, routes=lambda: app.router.routes, doors=doors)
 
 
-def _watched(site: Site) -> list[Route]:
+def _watched(site: Site, watch: Watch) -> list[Route]:
     @allowed(None)
     def live(_: Request) -> Response:
         return JSONResponse({"status": "live"})
@@ -103,12 +107,7 @@ def _watched(site: Site) -> list[Route]:
 
     @allowed(None)
     def metrics(_: Request) -> Response:
-        lines = []
-        for thing, states in _counts(site).items():
-            lines.append(f"# HELP wetread_{thing} {thing.capitalize()} in the ledger by state.")
-            lines.append(f"# TYPE wetread_{thing} gauge")
-            lines += [f'wetread_{thing}{{state="{state}"}} {count}' for state, count in sorted(states.items())]
-        return PlainTextResponse("\n".join([*lines, ""]))
+        return PlainTextResponse(told(site, watch), media_type="text/plain; version=0.0.4")
 
     @allowed(None)
     def static(request: Request) -> Response:
@@ -123,14 +122,6 @@ def _watched(site: Site) -> list[Route]:
         Route("/metrics", metrics),
         Route("/static/{name}", static),
     ]
-
-
-def _counts(site: Site) -> dict[str, dict[str, int]]:
-    counts = site.ledger.counts()
-    sent = Counter[str]()
-    for states in counts.deliveries.values():
-        sent.update(states)
-    return {"studies": counts.studies, "jobs": counts.jobs, "deliveries": dict(sent)}
 
 
 def serve(options: WebOptions, stop: threading.Event) -> None:

@@ -12,6 +12,7 @@ from node.actions import Actions
 from node.audit import Trail
 from node.ledger import Ledger
 from node.routing import Route
+from node.triage.rules import Rule
 
 Check = Callable[[], str | None]  # None: well; else the sentence that says what is wrong
 
@@ -59,6 +60,7 @@ class Site:
         parts: The processes of this machine, as ``supervisor.states`` tells them.
         folder: What the node keeps lies under it; ``reserve_bytes`` of its disk stay free.
         instance: Where the received instance with a SHA-256 lies.
+        triage: Which findings move a study up the reading list.
         evidence: What the ledger's paths of evidence are relative to.
         settings: Every setting in force, secrets hidden.
     """
@@ -75,5 +77,6 @@ class Site:
     parts: Callable[[], dict[str, dict[str, Any]]] = dict
     routes: Mapping[str, Route] = field(default_factory=dict)
     places: tuple[Place, ...] = ()
+    triage: tuple[Rule, ...] = ()
     models: Callable[[], list[Model]] = list
     settings: Mapping[str, Any] = field(default_factory=dict)

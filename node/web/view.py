@@ -32,8 +32,21 @@ PAGES = (
     ("/pipelines", "Pipelines"),
     ("/destinations", "Destinations"),
     ("/rules", "Rules"),
+    ("/audit", "Audit"),
     ("/settings", "Settings"),
 )
+
+
+def pretty(value: Any) -> str:
+    """A value of the settings as TOML would have it, nearly."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} = {pretty(one)}" for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(pretty(one) for one in value)}]"
+    if value is None or isinstance(value, bool):
+        return {None: "–", True: "true", False: "false"}[value]
+    return str(value)
+
 
 _templates = Environment(
     loader=FileSystemLoader(FOLDER / "templates"),
@@ -42,7 +55,13 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters |= {"seconds": words.seconds, "size": words.size, "short": words.short, "advice": advice.advice}
+_templates.filters |= {
+    "seconds": words.seconds,
+    "size": words.size,
+    "short": words.short,
+    "pretty": pretty,
+    "advice": advice.advice,
+}
 _templates.globals |= {"pages": PAGES, "buttons": BUTTONS, "Role": Role, "bars": bars}
 
 
