@@ -63,7 +63,7 @@ JUDGED_BY = {
 }
 COLUMNS = ("study_uid", "sop_uid", "file", "patient_id", "split")
 # Modality → unit of the bound, of how many of them the canvas is from black to white, bounds.
-BOUNDS = {"CT": ("HU", 80.0, (0.5, 1.0, 2.0)), "": ("grey levels of 256", 255.0, (0.5, 1.0, 2.0))}
+BOUNDS = {"CT": ("HU", 80.0, (0.05, 0.2, 1.0)), "": ("grey levels of 256", 255.0, (0.1, 0.5, 2.0))}
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ of the training are not judged; where that is all of them, the series is withhel
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -24,7 +25,7 @@ from pipelines.base import Finding, Findings, SaliencyMap, WithheldStudy
 from pipelines.carded import Carded
 from pipelines.evidence.codes import CLASS_ACTIVATION
 from pipelines.instance import number, text
-from pipelines.models.certainty import probabilities, strangeness
+from pipelines.models.certainty import probabilities, strangeness, undecided
 from pipelines.pictures import Look, Picture, Seen, pictures
 from pipelines.pixels import BadPixels
 from pipelines.series import Series
@@ -132,7 +133,14 @@ class Classifier(Carded):
             notes.append(
                 f"{len(judged) - len(usual)} of {len(judged)} images are unlike those of the training: not read"
             )
-        return usual, notes, stages
+        return usual, [*notes, *self._undecided(usual)], stages
+
+    def _undecided(self, judged: Sequence[Judged]) -> Iterable[str]:
+        """A sentence for each class that some images leave open."""
+        left_open = Counter(name for each in judged for name in undecided(each.chances, self.points))
+        for name, count in left_open.items():
+            sure = 1 - self.points["sets"]["miss"]
+            yield f"{name} may be there or not on {count} of {len(judged)} images, to be right on {sure:.0%} of either"
 
     def explain(self, found: Sequence[Series]) -> list[tuple[str, NDArray[np.float32], str]]:
         """For each picture that would be read and each class: SOP Instance UID, map (rows, columns) 0 to 1, class."""

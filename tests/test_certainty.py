@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,11 @@ from scipy.ndimage import gaussian_filter
 from pipelines.base import Finding, WithheldStudy
 from pipelines.classifier import Classifier
 from pipelines.evidence import codes
-from pipelines.models.certainty import familiar, strangeness
+from pipelines.models.certainty import familiar, strangeness, undecided
 from pipelines.models.squeeze import SqueezeClassifier
 from pipelines.pictures import Look
 from pipelines.study import read_files
-from pipelines.training import loop, ship_pictures
+from pipelines.training import calibrate, loop, ship_pictures
 from pipelines.training.augment import Augment
 from pipelines.training.examples import Examples
 from pipelines.training.loop import Options
@@ -135,3 +137,36 @@ def test_new_pictures_are_not_strange_to_a_network_that_answers_all_alike() -> N
     known = familiar(features[:40], images[:40], (features[40:], images[40:]))
     shipped = {name: value.half().float() for name, value in known.items()}
     assert strangeness(features, images, shipped).max() < 2
+
+
+def test_a_set_holds_the_truth_as_often_as_it_says_for_each_class() -> None:
+    rng = np.random.default_rng(0)
+    truth = (rng.random((4000, 1)) < 0.15).astype(float)  # rare, and told badly
+    chances = 1 / (1 + np.exp(-(rng.normal(size=truth.shape) + 1.2 * truth - 2)))
+    said = calibrate.covered(chances, truth, [str(each) for each in range(len(truth))])
+    assert said["there"][0] == pytest.approx(0.9, abs=0.03)
+    assert said["absent"][0] == pytest.approx(0.9, abs=0.03)
+    assert said["undecided"][0] > 0.3
+    told = calibrate.covered(np.where(truth > 0, 0.9, 0.1) + 0.01 * chances, truth, [str(i) for i in range(4000)])
+    assert told["undecided"][0] < 0.15
+
+
+def test_of_too_few_pictures_anything_may_be() -> None:
+    bounds = calibrate.conformal(np.array([[0.9], [0.8], [0.1]]), np.array([[1.0], [1.0], [0.0]]))
+    assert (bounds["there"], bounds["absent"]) == ([0.0], [0.0])
+    points = {"classes": ["disc"], "sets": bounds}
+    assert undecided([0.99], points) == ("disc",)
+    assert undecided([0.99], {"classes": ["disc"]}) == ()
+
+
+def test_what_is_undecided_is_said(shipped: Path, tmp_path: Path) -> None:
+    held = json.loads(shipped.read_text())
+    assert set(held["points"]["class"]["sets"]) == {"miss", "there", "absent"}
+    for (there, absent), said in (((0.0, 0.0), True), ((0.0, 1.0), False)):
+        held["points"]["class"]["sets"] |= {"there": [there], "absent": [absent]}
+        shipped.with_name("other.json").write_text(json.dumps(held))
+        shutil.copy(shipped.with_suffix(".safetensors"), shipped.with_name("other.safetensors"))
+        (study,), _ = read_files([saved(slice_of(1, clouds(1, 9)[0].astype(np.int16)), tmp_path / "1.dcm")])
+        (answer,) = Classifier(shipped.with_name("other.json"), LOOK, device="cpu").read(study.series, lambda _: [])
+        notes = ("disc may be there or not on 1 of 1 images, to be right on 90% of either",)
+        assert answer.notes == (notes if said else ())

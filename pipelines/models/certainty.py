@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +21,17 @@ def probabilities(logits: Tensor, points: dict[str, Any]) -> Tensor:
     """Of logits (…, classes), by the card's ``scale`` and ``offset``; softmax where classes exclude each other."""
     scaled = logits * torch.tensor(points["scale"]) + torch.tensor(points["offset"])
     return scaled.softmax(-1) if points["exclusive"] else scaled.sigmoid()
+
+
+def undecided(chances: Sequence[float], points: Mapping[str, Any]) -> tuple[str, ...]:
+    """Classes that may as well be there as not, by the card's ``sets`` (``calibrate.conformal``).
+
+    Those of which both or neither is likely enough; none where the card has no sets.
+    """
+    if "sets" not in points:
+        return ()
+    bounds = zip(points["classes"], chances, points["sets"]["there"], points["sets"]["absent"], strict=True)
+    return tuple(name for name, chance, there, absent in bounds if (chance >= there) == (1 - chance >= absent))
 
 
 def strangeness(features: Tensor, images: Tensor, known: dict[str, Tensor]) -> Tensor:

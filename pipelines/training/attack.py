@@ -54,6 +54,8 @@ class Attacked:
         found = torch.cat(list(self._logits(bound, batch))).numpy()
         if isinstance(self.task, Classify):
             truth = self.pictures.labels.numpy()
+            if self.task.exclusive:
+                found = torch.from_numpy(found).log_softmax(1).numpy()
             places = self.task.judged_by or range(found.shape[1])
             known = [each for each in (auroc(found[:, i], truth[:, i]) for i in places) if each is not None]
             return float(np.mean(known)) if known else None

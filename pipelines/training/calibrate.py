@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.training.cases import fold_of
 from pipelines.training.metrics import auroc, dice
 
+MISS = 0.1  # of the pictures with a class, and of those without it, that a set may miss
 NOISE = 0.003  # of Dice: thresholds that differ by less are told apart by the distance from one half
 
 
@@ -68,6 +70,53 @@ def cutoff(scores: NDArray[np.float64], truth: NDArray[np.float64], *, sensitivi
         return float(middles[found >= sensitivity].max())
     quiet = np.array([(scores[~is_there] < each).mean() for each in middles])
     return float(middles[int(np.argmax(found + quiet))])
+
+
+def conformal(
+    chances: NDArray[np.float64], truth: NDArray[np.float64], *, miss: float = MISS
+) -> dict[str, list[float] | float]:
+    """From which chance on a class may be there, and from which of the contrary it may be absent.
+
+    Class-conditional split conformal prediction (Vovk 2012): of new pictures with a class, no more than ``miss`` lie
+    below ``there``, and of those without it no more lie below ``absent``, whatever the network is worth. Where there
+    are too few pictures to say so, the bound is 0: anything may be.
+
+    Args:
+        chances, truth: (N, classes) of pictures that were learnt from by nobody; truth NaN where nobody said.
+    """
+    columns = [(chances[:, i], truth[:, i]) for i in range(chances.shape[1])]
+    return {
+        "miss": miss,
+        "there": [_lowest(chance[known == 1], miss) for chance, known in columns],
+        "absent": [_lowest(1 - chance[known == 0], miss) for chance, known in columns],
+    }
+
+
+def _lowest(chances: NDArray[np.float64], miss: float) -> float:
+    rank = int((len(chances) + 1) * miss)  # so many may be lower
+    return round(float(np.sort(chances)[rank - 1]) - 5e-7, 6) if rank else 0.0
+
+
+def covered(chances: NDArray[np.float64], truth: NDArray[np.float64], groups: Sequence[str]) -> dict[str, Any]:
+    """What such sets are worth on pictures that they were not made of: two halves, each judged by the other's bounds.
+
+    Args:
+        groups: Patients, who stay together.
+
+    Returns:
+        Share of the pictures with and without each class whose set holds the truth, and share with both in the set.
+    """
+    half = np.array([fold_of(f"half {group}") % 2 for group in groups])
+    held: dict[str, list[NDArray[np.float64]]] = {"there": [], "absent": [], "undecided": []}
+    for side in (0, 1):
+        bounds = conformal(chances[half != side], truth[half != side])
+        can, cannot = chances[half == side] >= bounds["there"], 1 - chances[half == side] >= bounds["absent"]
+        own = truth[half == side]
+        held["there"].append(np.where(own == 1, can, np.nan))
+        held["absent"].append(np.where(own == 0, cannot, np.nan))
+        held["undecided"].append(np.where(np.isnan(own), np.nan, can == cannot))
+    shares = {name: np.nanmean(np.concatenate(each), axis=0) for name, each in held.items()}
+    return {name: [round(float(share), 3) for share in each] for name, each in shares.items()}
 
 
 def threshold(probabilities: NDArray[np.float32], masks: NDArray[np.bool_]) -> tuple[float, float]:

@@ -25,6 +25,7 @@ from pipelines.models.certainty import STRANGEST, familiar, probabilities
 from pipelines.models.shipped import Member
 from pipelines.models.store import tensors_of
 from pipelines.training import calibrate
+from pipelines.training.examples import group_of
 from pipelines.training.metrics import auroc
 from pipelines.training.pack import pack_roles
 from pipelines.training.picture_tasks import Classify, Outline, outputs_of
@@ -142,6 +143,9 @@ def _of_classes(
         area = auroc(chances[:, place], truth[:, place])
         said["AUROC"][name] = None if area is None else round(area, 4)
         points["cutoffs"][name] = round(calibrate.cutoff(chances[:, place], truth[:, place]), 4)
+    points["sets"] = calibrate.conformal(chances, truth)
+    groups = [group_of(row) for task in tasks.values() for row in task.judged.rows]
+    said["sets, of the other half"] = calibrate.covered(chances, truth, groups)
     fold, net = next(iter(nets.items()))
     if not hasattr(net, "embed"):
         return points, said, {}
