@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import UltrasoundMultiFrameImageStorage
 
 from node import delivery
 from node.destinations import Destination, outgoing
@@ -19,8 +20,9 @@ from pipelines.evidence import NotEvaluated, codes
 from pipelines.evidence.objects import BUILDERS
 from pipelines.forms import PRESETS, Form, Wanted
 from pipelines.study import Study
-from tests.findings import outlined, slices, study_of, verdict, written
+from tests.findings import image, lesion, outlined, slices, study_of, verdict, written
 from tests.peers import needs, orthanc
+from tests.slices import enhanced
 
 EVERYTHING = [*Wanted().forms, *map(Form, BUILDERS)]
 
@@ -98,3 +100,35 @@ def test_orthanc_takes_every_kind_and_gives_it_back_equal(tmp_path: Path, study:
         assert delivery.verify(to, objects) == {one.sop_uid for one in objects}
         for one in objects:
             assert equal(dcmread(one.path), dcmread(BytesIO(pacs.file(one.sop_uid)))), one.path.name
+
+
+@needs("dciodvfy")
+@pytest.mark.parametrize("what", ["cine", "enhanced"])
+def test_of_multi_frame_images_each_kind_speaks_of_frames(tmp_path: Path, what: str) -> None:
+    if what == "cine":  # of ultrasound: the frames lie nowhere
+        pixels = np.arange(3 * 480, dtype="<u2").tobytes()
+        us = UltrasoundMultiFrameImageStorage
+        several = image(1, modality="US", SOPClassUID=us, NumberOfFrames=3, PixelData=pixels, FrameTime="40")
+        several.FrameIncrementPointer = 0x00181063
+    else:
+        several = enhanced([10.0, 0.0, 5.0])  # frames are stored in another order than they lie in
+    several.file_meta = None
+    study = study_of([several], tmp_path / "in")
+    series = study.series[0]
+    grid = (3, int(series.header.Rows), int(series.header.Columns))
+    mask = np.zeros(grid, np.bool_)
+    mask[1:, 2:5, 1:3] = True
+    values = np.ones((2, *grid[1:]), np.float32)
+    maps = (SaliencyMap("FLAIR abnormality", codes.SALIENCY, (1, 2), values),)
+    made = written(replace(outlined(series, lesion(mask)), maps=maps), study, tmp_path / "out", forms=EVERYTHING)
+    numbers = [series.frames[1].number, series.frames[2].number]
+    captures = [made["capture.dcm"], made["capture-2.dcm"]]
+    assert [each.SourceImageSequence[0].ReferencedFrameNumber for each in captures] == numbers
+    annotated = made["presentation.dcm"].GraphicAnnotationSequence
+    assert [each.ReferencedImageSequence[0].ReferencedFrameNumber for each in annotated] == numbers
+    assert ("structures.dcm" in made) == (what == "enhanced")
+    if what == "enhanced":
+        contours = made["structures.dcm"].ROIContourSequence[0].ContourSequence
+        assert [each.ContourImageSequence[0].ReferencedFrameNumber for each in contours] == numbers
+    for name in made:
+        assert verdict(tmp_path / "out" / name) == [], name

@@ -19,6 +19,7 @@ from pipelines.evidence import codes, content, drawing, shown, wording
 from pipelines.evidence.header import Heading, begun
 from pipelines.evidence.marks import colours, marks, telling
 from pipelines.evidence.regions import reference
+from pipelines.evidence.seg import merged
 from pipelines.evidence.stamp import Stamp
 from pipelines.evidence.told import NOT_EVALUATED, NotEvaluated, Told
 from pipelines.evidence.wording import Line
@@ -56,13 +57,17 @@ def captures(told: Told) -> list[Dataset]:
 def pages(findings: Findings, algorithm: Algorithm) -> list[Page]:
     found, looks = marks(findings), colours(findings)
     places = telling(findings, found, most=MOST)
-    about = [Line(wording.signature(algorithm)), *wording.told(findings), *map(Line, findings.notes)]
+    head, notes = Line(wording.signature(algorithm)), list(map(Line, findings.notes))
+    outlined = {segment.label for segment in merged(findings)}
     made = []
     for place, picture in zip(places, shown.pictures(findings.series, places), strict=True):
         frame = findings.series.frames[place]
-        image = drawing.marked(picture, frame, [mark for mark in found if mark.place == place])
+        on_it = [mark for mark in found if mark.place == place]
+        image = drawing.marked(picture, frame, on_it)
+        elsewhere = looks.keys() - outlined - {mark.name for mark in on_it}  # of boxes, which lie on one image each
+        told = [line for line in wording.told(findings) if line.name not in elsewhere]
         here = [Line(f"This image: {line.words}") for line in wording.told_of_image(findings, frame)]
-        lines = [about[0], Line(wording.image_name(frame)), *here, *about[1:]]
+        lines = [head, Line(wording.image_name(frame)), *here, *told, *notes]
         made.append(Page(drawing.page(image, lines, looks), frame))
     return made
 

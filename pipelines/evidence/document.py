@@ -18,7 +18,7 @@ from pipelines.instance import number, text
 
 HEADING = Heading(EncapsulatedPDFStorage, "DOC", "document", 9007, "one page")
 _FOOT = (
-    "Made by software from {images}; no person has verified it. It is not a diagnosis. "
+    "Made by software from these images: {images}; no person has verified it. It is not a diagnosis. "
     "Where it differs from the Measurement Report of the same study, that one counts."
 )
 
@@ -49,7 +49,7 @@ def documents(told: Told) -> list[Dataset]:
 
 def _sheet(told: Told) -> Sheet:
     outcome, algorithm = told.outcome, told.stamp.algorithm
-    images = ", ".join(f"{len(series.instances)} images of {_written(series.description)}" for series in told.read)
+    images = ", ".join(f"{_written(series.description)} ({len(series.instances)})" for series in told.read)
     foot = _FOOT.format(images=images)
     title = f"Findings of {wording.signature(algorithm)}"
     if isinstance(outcome, NotEvaluated):

@@ -96,7 +96,7 @@ def draw(findings: Findings, tracks: Sequence[Track], stamp: Stamp, encoding: st
             descriptions = [_description(i, each, looks[each.label], stamp) for i, each in enumerate(here, start=1)]
             object_ = _Object(encoding, descriptions, stamp, len(objects) + 1)
             made = _drawn_on(images, [_part(segment.mask, stack) for segment in here], object_)
-        except (ValueError, AttributeError, KeyError) as error:  # what highdicom says of a source that it cannot use
+        except (ValueError, AttributeError, LookupError) as error:  # what highdicom says of a source that it cannot use
             notes.append(f"the outline is not stored as a Segmentation: {_why(error)}")
             continue
         objects.append(made)
@@ -158,6 +158,8 @@ def _why(error: Exception) -> str:
     """What highdicom means, to a person."""
     if isinstance(error, KeyError):
         return f"the SOP class {error.args[0]} is unknown"
+    if isinstance(error, IndexError):
+        return "the functional groups of the images are not complete"
     if isinstance(error, AttributeError):
         return f"the images lack {str(error).split()[-1].strip(chr(39))}"
     return one_sentence(error)
