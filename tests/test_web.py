@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 import shutil
@@ -13,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from node.accounts import Accounts, Role
 from node.cli.site import shown, where
+from node.drawing import COLOUR
 from node.errors import NodeError, Unavailable
 from node.ledger import DeliveryState, JobState, StudyState
 from node.settings import parse
@@ -225,6 +229,23 @@ def test_rules_are_tried_on_a_file_and_say_why_not(site: str, home: Home) -> Non
     assert client.post("/rules", data={"csrf": "x"}, files={"file": ("x", file.read_bytes())}).status_code == 403
 
 
+def test_a_finding_is_shown_where_its_mask_lies(site: str) -> None:
+    (address,) = re.findall(r'<img src="([^"]+)" width', httpx.get(f"{site}/studies/{READ}").text)
+    answer = httpx.get(site + address, timeout=60)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+    pixels = np.asarray(Image.open(io.BytesIO(answer.content)), np.int32)
+    assert pixels.shape == (512, 512, 3)
+    amber = (pixels == COLOUR).all(-1)
+    rows, columns = (
+        np.flatnonzero(amber.any(1)) / 8,
+        np.flatnonzero(amber.any(0)) / 8,
+    )  # 64 pixels, drawn eight times as large
+    assert (rows[0], rows[-1], columns[0], columns[-1]) == (12, 27.875, 30, 49.875)
+    assert not amber[100:220, 250:390].any()  # an outline alone
+    assert httpx.get(f"{site}/studies/{READ}/pictures/1/7.png").status_code == 404
+    assert httpx.get(f"{site}/studies/{HELD}/pictures/1/0.png").status_code == 404  # another study's job
+
+
 def test_the_audit_page_shows_who_did_what_and_that_it_was_read(site: str, home: Home) -> None:
     httpx.get(f"{site}/studies/{READ}")
     assert "this machine" in httpx.get(f"{site}/audit", params={"study": READ}).text
@@ -279,12 +300,20 @@ def test_without_users_nobody_from_elsewhere_is_let_in(site: str) -> None:
 
 def test_every_route_has_a_role_and_refuses_each_lower_one(home: Home, people: dict[Role, str]) -> None:
     guard: Any = make_app(WebOptions("127.0.0.1", 1, site_of(home), home.accounts), Watch(()))
-    subjects = {"uid": READ, "study": READ, "job": "1", "delivery": "1", "subject": "404", "name": "style.css"}
+    subjects = {
+        "uid": READ,
+        "study": READ,
+        "job": "1",
+        "delivery": "1",
+        "subject": "404",
+        "name": "style.css",
+        "number": "0",
+    }
     asked = 0
     with serving(home) as url:
         for route in guard._routes():
             role = route.endpoint.wetread_role  # no route without one
-            path = re.sub(r"\{(\w+)(:path)?\}", lambda slot: subjects[slot[1]], route.path)
+            path = re.sub(r"\{(\w+)(:\w+)?\}", lambda slot: subjects[slot[1]], route.path)
             for method in route.methods - {"HEAD"}:
                 if role is None:
                     assert path in ("/health", "/health/live", "/metrics", "/sign-in", "/static/style.css")

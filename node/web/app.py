@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 from node.accounts import Accounts
 from node.errors import NodeError, Unavailable, Unknown
 from node.stow import Stow
-from node.web import acts, order, overview, places, queue, rules, sign_in, study, trail
+from node.web import acts, order, overview, pictures, places, queue, rules, sign_in, study, trail
 from node.web import stow as stow_rs
 from node.web.api import add_api
 from node.web.guard import Doors, Guard, allowed, is_program
@@ -80,6 +80,7 @@ def make_app(options: WebOptions, watch: Watch, *, doors: Doors | None = None) -
             *overview.routes(site, watch),
             *queue.routes(site),
             *study.routes(site),
+            *pictures.routes(site),
             *order.routes(site),
             *rules.routes(site),
             *places.routes(site, watch),

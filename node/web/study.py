@@ -16,6 +16,7 @@ from node.errors import Unknown
 from node.instance import is_uid
 from node.ledger import Instance, Job, Ledger, StudyHistory
 from node.web.guard import allowed
+from node.web.pictures import shots
 from node.web.site import Site
 from node.web.timeline import steps
 from node.web.view import actor_of, page, trouble
@@ -61,6 +62,7 @@ def routes(site: Site) -> list[Route]:
             patient=patient(site, history),
             steps=found,
             scale=_scale(found, ledger_now),
+            shots={job.id: shots(job) for job in history.jobs},
             findings={job.id: findings(job) for job in history.jobs},
             objects=OBJECTS,
             ledger_now=ledger_now,
