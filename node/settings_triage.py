@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -30,9 +30,11 @@ class TriageLine(_Table):
     on: bool = True
 
 
+MAIL = r"^[^@\s<>,;:\"]+@[^@\s<>,;:\"]+$"
 NEEDS = {
     "fhir": ("url",),
     "hl7": ("host", "port"),
+    "smtp": ("host", "sender", "recipients"),
     "ups": ("url",),
     "webhook": ("url", "secret_variable"),
 }
@@ -41,9 +43,9 @@ NEEDS = {
 class NotifyLine(_Table):
     """``[notify.NAME]``: who is told of findings."""
 
-    protocol: Literal["fhir", "hl7", "ups", "webhook"]
+    protocol: Literal["fhir", "hl7", "smtp", "ups", "webhook"]
     on: bool = True
-    names: bool = True
+    names: bool | None = None  # not in mail, in all else
     url: str | None = Field(default=None, pattern=r"^https?://[^@]+$")
     host: str | None = None
     port: int | None = Field(default=None, ge=1, le=65535)
@@ -59,6 +61,8 @@ class NotifyLine(_Table):
     application: str = ""
     facility: str = ""
     worklist: str = Field(default="", max_length=64)
+    sender: str | None = Field(default=None, pattern=MAIL)
+    recipients: tuple[Annotated[str, Field(pattern=MAIL)], ...] = ()
     answer_seconds: float = Field(default=20, gt=0, le=600)
 
     @model_validator(mode="after")
@@ -69,3 +73,8 @@ class NotifyLine(_Table):
         if self.tls == "required" and self.url and not self.url.startswith("https://"):
             raise ValueError('url is not https://, and tls = "required"')
         return self
+
+    @property
+    def tells_names(self) -> bool:
+        """Whether the patient's name is told."""
+        return self.protocol != "smtp" if self.names is None else self.names

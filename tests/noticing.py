@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,3 +70,13 @@ def noticing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Noticing]:
     made = Noticing(tmp_path_factory.mktemp("noticing"))
     yield made
     made.analysis.close()
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A key with its certificate for localhost, and the authority that it is to be trusted by: itself."""
+    made, ca = folder / "peer.pem", folder / "ca.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    keys = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-keyout", str(made), "-nodes", "-days", "2"]
+    ca.write_bytes(subprocess.run(["openssl", "req", "-x509", *keys, *subject], capture_output=True, check=True).stdout)
+    made.write_bytes(made.read_bytes() + ca.read_bytes())
+    return made, ca

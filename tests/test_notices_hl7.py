@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +16,7 @@ from pydicom.valuerep import PersonName
 from node.ledger import DeliveryState
 from node.notices import Notice, Receiver, hl7v2
 from node.notices import notice_of as made_of
-from tests.noticing import BLEEDING, Noticing, noticing
+from tests.noticing import BLEEDING, Noticing, certificate, noticing
 from tests.peers import free_port
 from tests.receivers import Told, receiver
 from tests.receivers.hl7_faults import fault_of
@@ -158,17 +157,12 @@ def test_priority_is_told_by_its_letter(priority: int, letter: str) -> None:
 
 
 def test_over_tls_a_certificate_of_nobody_known_gets_nothing(noticing: Noticing, tmp_path: Path) -> None:
-    made = tmp_path / "ris.pem"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    keys = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-keyout", str(made), "-nodes", "-days", "2"]
-    certificate = subprocess.run(["openssl", "req", "-x509", *keys, *subject], capture_output=True, check=True).stdout
-    (tmp_path / "ca.pem").write_bytes(certificate)
-    made.write_bytes(made.read_bytes() + certificate)
+    made, ca = certificate(tmp_path)
     number = noticing.read()["RIS"]
     with receiver("ris", tmp_path / "ris", str(made)) as ris:
         secure = to(ris.port, host="localhost", tls="required", messages=("ORU^R01",))
         refused = noticing.tell(number, secure)
         assert (refused.state, ris.heard) == (DeliveryState.WAITING, [])
         assert "certificate verify failed" in (refused.reason or "")
-        trusted = noticing.again(number, replace(secure, tls_ca=tmp_path / "ca.pem"))
+        trusted = noticing.again(number, replace(secure, tls_ca=ca))
         assert (trusted.state, len(ris.heard)) == (DeliveryState.DELIVERED, 1)

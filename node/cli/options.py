@@ -99,8 +99,13 @@ def triage_of(settings: Settings) -> tuple[Rule, ...]:
 
 
 def receivers_of(settings: Settings) -> dict[str, Receiver]:
-    """Who is told of findings, by name."""
-    return {name: Receiver(name=name, **dict(line)) for name, line in settings.notify.items()}
+    """Who is told of findings, by name; by mail without the patient's, unless the settings ask for it."""
+    return {
+        name: Receiver(
+            **{"name": name} | dict(line) | {"names": line.protocol != "smtp" if line.names is None else line.names}
+        )
+        for name, line in settings.notify.items()
+    }
 
 
 def destinations_of(settings: Settings) -> dict[str, Destination]:

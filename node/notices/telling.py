@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from node.answers import REFUSED, RETRY, Answer
 from node.errors import BadSettings, Unavailable
-from node.notices import fhir, hl7v2, ups, webhook
+from node.notices import fhir, hl7v2, mail, ups, webhook
 from node.notices.notice import Notice
 from node.notices.receiver import Receiver
 
@@ -14,6 +14,7 @@ Teller = Callable[[Receiver, Notice, Collection[str]], Iterator[Answer]]
 TELLERS: dict[str, Teller] = {
     "fhir": fhir.tell,
     "hl7": hl7v2.tell,
+    "smtp": mail.tell,
     "ups": ups.tell,
     "webhook": webhook.tell,
 }
