@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from node import broker
 from node.errors import BadSettings
 from node.ledger import DeliveryState
 from node.notices import Receiver
@@ -17,6 +18,8 @@ from node.worker import WorkerOptions
 from tests.noticing import BLEEDING, NAMES, Noticing, noticing
 from tests.peers import free_port
 from tests.receivers import Told, receiver
+from tests.test_worker import working
+from tests.workplace import Workplace, until
 
 __all__ = ["noticing"]  # fixture
 
@@ -144,6 +147,25 @@ def test_who_is_switched_off_is_not_told(noticing: Noticing, hook: Told) -> None
     dead = noticing.tell(noticing.read()["HOOK"], to(hook, on=False))
     assert (dead.state, hook.heard) == (DeliveryState.DEAD, [])
     assert dead.reason == "notify.HOOK is switched off in the settings"
+
+
+def test_a_notice_that_was_taken_is_no_object_that_the_pacs_has(noticing: Noticing, hook: Told) -> None:
+    noticing.tell(noticing.read()["HOOK"], to(hook))
+    study = noticing.place.ledger.job(noticing.job_id).study_uid
+    assert noticing.place.ledger.evidence_elsewhere(study) == 0
+
+
+def test_from_the_last_image_to_the_webhook_a_worker_does_it_all(hook: Told, tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    with broker.embedded(tmp_path) as url:
+        options = place.options(url, "Bleeds", triage=(BLEEDING,), receivers={"HOOK": to(hook)})
+        with working(options):
+            study = place.arrived()
+            until(lambda: hook.heard, 60.0, "the webhook is told")
+            told = {one.destination: one for one in place.ledger.study(study).deliveries}
+            until(lambda: place.ledger.delivery(told["HOOK"].id).state == DeliveryState.DELIVERED)
+    (heard,) = hook.heard
+    assert (heard["status"], heard["body"]["study_uid"], heard["body"]["priority"]) == (200, study, 0)
 
 
 SETTINGS: dict[str, Any] = {

@@ -26,7 +26,7 @@ def acting(context: click.Context) -> Iterator[Actions]:
         yield Actions(
             ledger,
             trail_of(settings),
-            destinations=settings.destinations,
+            destinations=[*settings.destinations, *settings.notify],
             path=lambda sha256: object_path(spool, sha256),
         )
 

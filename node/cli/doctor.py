@@ -8,15 +8,17 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 from rich.table import Table
 
 from node import broker, delivery, routing
-from node.cli.options import destinations_of, out, own_listener, routes_of, settings_of
-from node.errors import NodeError
+from node.cli.options import destinations_of, out, own_listener, receivers_of, routes_of, settings_of, urgency_of
+from node.errors import BadSettings, NodeError
 from node.ledger import Ledger
 from node.settings import Settings
+from node.urgency import urgent
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def doctor(context: click.Context, file: Path | None) -> None:
     settings = settings_of(context)
     table = Table("", "What", "Found", "What to do", title="wetread doctor", title_justify="left")
     wrong = 0
-    for look in (_folder, _database, _ports, _redis, _tls, _device, _weights, _destinations):
+    for look in (_folder, _database, _ports, _redis, _tls, _device, _weights, _destinations, _receivers):
         for line in _safely(look, settings):
             wrong += bool(line.advice)
             table.add_row("[red]✗[/]" if line.advice else "[green]✓[/]", line.what, line.found, line.advice)
@@ -183,6 +185,25 @@ def _destinations(settings: Settings) -> Iterator[Line]:
         )
 
 
+def _receivers(settings: Settings) -> Iterator[Line]:
+    """Who is told of findings; nothing is told them, for that would be a false alarm."""
+    for name, receiver in receivers_of(settings).items():
+        if not receiver.on:
+            yield Line(f"notify {name}", "switched off")
+            continue
+        try:
+            for kind in ("password", "token", "secret"):
+                receiver.secret(kind)
+        except BadSettings as error:
+            yield Line(f"notify {name}", str(error), "set it in the environment of the worker")
+            continue
+        url = urlsplit(receiver.url or "")
+        port = receiver.port or url.port or {"https": 443, "http": 80}.get(url.scheme, 25)
+        is_there = _answers(url.hostname or str(receiver.host), port)
+        found = f"{receiver.where} {'answers' if is_there else 'does not answer'}"
+        yield Line(f"notify {name}", found, "" if is_there else "is it up, and is the address right?")
+
+
 def _try_rules(settings: Settings, file: Path) -> None:
     from pydicom import dcmread
 
@@ -192,3 +213,5 @@ def _try_rules(settings: Settings, file: Path) -> None:
         raise NodeError(f"{file}: not DICOM: {error}") from None
     for match in routing.route([header], routes_of(settings)):
         out.print(f"{'wanted by' if match.matched else 'not wanted by'} {match.pipeline}: {match.why}", markup=False)
+    said = urgent([header], urgency_of(settings))
+    out.print(f"priority {said.priority}, {said.why}" if said else "no rule of urgency matches", markup=False)

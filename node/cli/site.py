@@ -35,7 +35,7 @@ def web_options(settings: Settings, ledger: Ledger, checks: dict[str, Check]) ->
     spool = Spool(node.folder / "spool", reserve_bytes=int(node.reserve_gib * GIB))
     site = Site(
         ledger=ledger,
-        actions=Actions(ledger, trail, destinations=settings.destinations, path=spool.path),
+        actions=Actions(ledger, trail, destinations=[*settings.destinations, *settings.notify], path=spool.path),
         trail=trail,
         name=node.ae_title,
         folder=node.folder,

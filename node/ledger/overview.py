@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, and_, func, select
 
 from node.errors import Unknown
 from node.ledger.chapter import ACCEPTED, Chapter, chunks, delivery_of, evidence_of, job_of
@@ -21,7 +21,7 @@ from node.ledger.entries import (
     StudyHistory,
     StudyState,
 )
-from node.ledger.tables import answers, deliveries, instances, jobs, revisions, studies
+from node.ledger.tables import answers, deliveries, evidence, instances, jobs, revisions, studies
 
 
 class Pages(Chapter):
@@ -69,6 +69,8 @@ class Pages(Chapter):
             select(func.count(answers.c.sop_uid.distinct()))
             .join(deliveries, deliveries.c.id == answers.c.delivery_id)
             .join(jobs, jobs.c.id == deliveries.c.job_id)
+            # what a notice is answered with is about a message, and no object
+            .join(evidence, and_(evidence.c.job_id == jobs.c.id, evidence.c.sop_uid == answers.c.sop_uid))
             .where(jobs.c.study_uid == study_uid, answers.c.verdict.in_(ACCEPTED), answers.c.sop_uid.not_in(returned))
         )
         with self._database.reading() as db:
