@@ -5,6 +5,7 @@ Builds no object itself: that is ``pipelines.evidence``.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
@@ -16,13 +17,17 @@ from pathlib import Path
 from pydicom import dcmread
 
 from pipelines import evidence
-from pipelines.base import Algorithm, Findings
+from pipelines.base import Algorithm, Findings, derived_uid
 from pipelines.evidence import NotEvaluated, Predecessor
 from pipelines.evidence.sr import report_uid
 from pipelines.forms import Form
 from pipelines.instance import text
 from pipelines.study import Study
 
+_log = logging.getLogger(__name__)
+
+# What the UIDs of a run's first objects derive from where there is no report.
+_FIRST = (("seg",), ("document", 1), ("capture", 1), ("structures", 1))
 _DESK = ".part"  # evidence is made in here and moved out when it is whole
 
 
@@ -87,16 +92,17 @@ def _moved(path: Path, folder: Path) -> Path:
 
 
 def _earlier_start(folder: Path, job: str, forms: Collection[Form]) -> datetime | None:
-    """When this very job was started before, if its report lies here: to repeat it is to make the same bytes."""
-    try:
-        path = min(folder.glob("sr*.dcm"))
-        report = dcmread(path, specific_tags=["SOPInstanceUID", "ContentDate", "ContentTime"])
-        if text(report, "SOPInstanceUID") not in {report_uid(job, form) for form in forms}:
-            return None
-        said = text(report, "ContentDate") + text(report, "ContentTime")
-        return datetime.strptime(said, "%Y%m%d%H%M%S.%f" if "." in said else "%Y%m%d%H%M%S")
-    except Exception:
-        return None
+    """When this very job was started before, if an object of it lies here: to repeat it is to make the same bytes."""
+    uids = {report_uid(job, form) for form in forms} | {derived_uid(job, *parts) for parts in _FIRST}
+    for path in sorted(folder.glob("*.dcm")):
+        try:
+            made = dcmread(path, specific_tags=["SOPInstanceUID", "ContentDate", "ContentTime"])
+            if text(made, "SOPInstanceUID") in uids:
+                said = text(made, "ContentDate") + text(made, "ContentTime")
+                return datetime.strptime(said, "%Y%m%d%H%M%S.%f" if "." in said else "%Y%m%d%H%M%S")
+        except Exception:
+            _log.debug("not read: %s", path.name)
+    return None
 
 
 def clear(folder: Path, keep: Collection[Path]) -> None:

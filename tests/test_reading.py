@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from pipelines.base import (
     derived_uid,
 )
 from pipelines.evidence import codes
-from pipelines.forms import Wanted
+from pipelines.forms import PRESETS, Wanted
 from pipelines.models.store import DamagedWeights
 from pipelines.reading import Run, job_key, read
 from pipelines.study import BadPixels, Series, Study, read_files, read_folder
@@ -360,3 +361,17 @@ def test_a_map_that_cannot_be_made_takes_no_finding_along(study: Study, tmp_path
     assert (run.status, len(run.findings)) == ("read", 1)
     assert run.notes == ("no map of where it looked: no memory for it",)
     assert "no map of where it looked" in report_text(tmp_path / "mr_test/sr.dcm")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_to_repeat_a_job_is_to_make_the_same_bytes_whatever_is_made(
+    study: Study, reader: Reader, tmp_path: Path, preset: str
+) -> None:
+    digests = []
+    for started in (datetime(2026, 1, 1), datetime(2026, 1, 2)):
+        forms = PRESETS[preset].forms
+        (run,) = read(study, reader, name="mr_test", out=tmp_path, job="job 1", forms=forms, started=started)
+        assert run.status == "read"
+        digests.append({path.name: path.read_bytes() for path in run.objects})
+    assert digests[0]
+    assert digests[0] == digests[1]
