@@ -21,8 +21,8 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,11 @@ from node.audit import Act, Actor, Audited, Transfer, accessed, unrecorded
 from node.errors import LostClaim, NodeError, Refusal, Unavailable
 from node.instance import head_of
 from node.ledger import MAX_ATTEMPTS, Claim, Job, JobState, Ledger
-from node.outcome import evidence_of, make_names_durable, outcome_of, remove_older
+from node.outcome import device_of, evidence_of, make_names_durable, outcome_of, remove_older
 from node.reader import LOAD_AGAIN_SECONDS, NoRoom, Reader
 from node.triage.rules import Rule, raised
 from node.warm import ChildFault, Died, Limits, NotWanted, PipelineFault, StudyFault, TookTooLong, TookTooMuch
-from pipelines.forms import PRESETS
+from pipelines.forms import ALONE, USUAL, Form, Kind
 
 LEASE_SECONDS = 30.0
 BEAT_SECONDS = 5.0
@@ -48,6 +48,10 @@ REPORT = "1.2.840.10008.5.1.4.1.1.88.34"  # Comprehensive 3D SR Storage
 _events = log.get("analysis")
 
 
+class OnceOnly(NodeError):
+    """Evidence that was made cannot be made in other forms, too: it would not say the same."""
+
+
 class Stopping(NodeError):
     """The worker is to end, and the job has had the time that it may still take."""
 
@@ -58,6 +62,7 @@ class Rules:
 
     Attributes:
         evidence: The folder that evidence lies under: ``<job key>/<attempt>/<pipeline>/…``.
+        forms: What each destination takes.
         drain_seconds: How long a job that runs may go on after the worker was told to stop.
         triage: What makes a study more urgent once it is read.
     """
@@ -67,6 +72,7 @@ class Rules:
     time_limit_seconds: float = 600.0
     lease_seconds: float = LEASE_SECONDS
     drain_seconds: float = 20.0
+    forms: Mapping[str, frozenset[Form]] = field(default_factory=dict)
     reserve_bytes: int = RESERVE_BYTES
     triage: tuple[Rule, ...] = ()
 
@@ -159,6 +165,7 @@ class Analysis:
         folder = self._rules.evidence / job.key / str(claim.attempt)
         self._audited(accessed(self._transfer(claim), Act.READ, by=Actor(job.pipeline, way="pipeline")))
         try:
+            self._check_model(job)
             reply, state = self._answer(claim, folder)
             self._finish(claim, folder, reply, state)
         except PipelineFault as fault:
@@ -166,6 +173,8 @@ class Analysis:
             self._put_off(claim, str(fault), LOAD_AGAIN_SECONDS)
         except (StudyFault, TookTooLong, TookTooMuch) as fault:
             self._end(claim, f"{job.pipeline} could not read the study: {fault}")
+        except OnceOnly as fault:
+            self._end(claim, f"the evidence is not made in other forms, too: {fault}")
         except NotWanted as fault:
             _events.warning("the work is stopped", job=job.id, reason=str(fault))
         except Stopping as stopping:
@@ -181,6 +190,12 @@ class Analysis:
             _events.info("done", job=job.id, study=job.study_uid, seconds=round(time.monotonic() - begun, 3))
             return
         shutil.rmtree(folder, ignore_errors=True)  # it has not become evidence
+
+    def _check_model(self, job: Job) -> None:
+        """What was read is read once more, for evidence in other forms, by the same weights alone."""
+        made = self._ledger.evidence(job.key) if job.outcome == "read" else ()
+        if made and device_of(self._rules.evidence / made[-1].path) != self._reader.device(job.use):
+            raise OnceOnly(f"other weights of {job.pipeline} read now than read the study")
 
     def _answer(self, claim: Claim, folder: Path) -> tuple[dict[str, Any], JobState]:
         """The reading, and what the job is then; or a report that there is none: silence would look like no finding.
@@ -226,29 +241,41 @@ class Analysis:
             "files": [str(self._path(sha256)) for sha256 in claim.files],
             "out": str(folder),
             "job": job.key,
-            "forms": sorted(map(str, PRESETS[job.preset].forms)),
+            "forms": self._forms(job),
             "predecessors": self._reports_before(job),
         }
+
+    def _forms(self, job: Job) -> list[str]:
+        """All that any of its destinations takes, and what was made or asked for before; each is made once.
+
+        And a report, whoever takes one: of every run there is one, and nothing else is there of each.
+        """
+        taken = [self._rules.forms[name] for name in job.destinations if name in self._rules.forms] or [USUAL]
+        names = {*(str(form) for forms in taken for form in forms), *job.forms, *job.asked}
+        has_report = any(Form.named(name).kind == Kind.REPORT for name in names)
+        return sorted(names if has_report else {*names, str(ALONE)})
 
     def _reports_before(self, job: Job) -> dict[str, tuple[str, str]]:
         """By form: SOP and Series Instance UID of the report that this job's will follow."""
         made = self._ledger.evidence(job.predecessor_key) if job.predecessor_key else ()
         reports = [one for one in made if one.sop_class == REPORT]
         # A job that failed and was retried has left two: the one that counts is of the later attempt.
-        last = max(reports, key=lambda one: int(Path(one.path).parts[1]), default=None)
-        return {str(form): (last.sop_uid, last.series_uid) for form in PRESETS[job.preset].forms} if last else {}
+        last = {one.form: one for one in sorted(reports, key=lambda one: int(Path(one.path).parts[1]))}
+        return {form: (one.sop_uid, one.series_uid) for form, one in last.items()}
 
     def _finish(self, claim: Claim, folder: Path, reply: dict[str, Any], state: JobState) -> None:
         runs = reply["runs"]
         outcome, reason = outcome_of(runs)
+        if claim.job.outcome == "read" and outcome != "read":
+            raise OnceOnly(f"the study was read before, and now it is {outcome}: {reason}")
         if reply["refused"]:
             _events.warning("files were left out", job=claim.job.id, count=len(reply["refused"]))
             reason = "; ".join(filter(None, (reason, f"left out of the study: {'; '.join(reply['refused'][:3])}")))
-        objects = [Path(path) for run in runs for path in run["objects"]]
+        objects = {Path(path): form for run in runs for path, form in zip(run["objects"], run["forms"], strict=True)}
         if outcome == "failed" and not objects:
             self._end(claim, reason or "the pipeline failed, and no report could be written")
             return
-        evidence = [evidence_of(path, self._rules.evidence) for path in objects]
+        evidence = [evidence_of(path, form, self._rules.evidence) for path, form in objects.items()]
         make_names_durable(folder, self._rules.evidence)
         stages: dict[str, float] = {}
         for run in runs:
@@ -263,6 +290,7 @@ class Analysis:
                 reason=reason,
                 runs_json=json.dumps(runs),
                 evidence=evidence,
+                forms=self._forms(claim.job),
                 stages=stages,
                 notify=found.notify if found else (),
                 priority=found.priority if found else None,

@@ -194,7 +194,6 @@ def _new_job(route: Route, why: str, urgent: Urgent | None) -> NewJob:
         use=route.use,
         priority=urgent.priority if urgent and is_raised else route.priority,
         destinations=tuple(route.deliver_to),
-        preset=route.preset,
         reason=f"{why}; {urgent.why}" if urgent and is_raised else why,
     )
 

@@ -17,6 +17,7 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 from node.errors import BadSettings, CannotUnderstand
+from pipelines.forms import DEFAULT, PRESETS, Wanted
 
 # RFC 9325 (BCP 195) section 4.2: forward secrecy and authenticated encryption. TLS 1.3 brings its own.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM"
@@ -37,6 +38,7 @@ class Destination:
         password_variable, token_variable: Names of environment variables; they come before ``password`` and ``token``.
         verify: Delivered means: asked back and found.
         commitment: Ask for storage commitment first; the peer reports on the same association or on one of its own.
+        evidence: Which objects it takes, and in which form.
         connect_seconds, acse_seconds: Until the connection stands; until the association is answered.
         dimse_seconds: Until a request is answered, and how long a transfer may stand still.
     """
@@ -59,6 +61,7 @@ class Destination:
     token_variable: str | None = None
     verify: bool = True
     commitment: bool = False
+    evidence: Wanted = PRESETS[DEFAULT]
     connect_seconds: float = 10.0
     acse_seconds: float = 30.0
     dimse_seconds: float = 60.0

@@ -6,6 +6,7 @@
     accepted, but not found when asked for                  WAITING, asked again later; after the fifth time DEAD
     not accepted, for now                                   WAITING, sent again later: only what was not accepted
     the evidence cannot be read from our own disk           WAITING, tried again later
+    it takes a form that the evidence was not made in       WAITING, until it is; what cannot be made leaves it DEAD
     refused for good, changed on disk, or after 72 hours    DEAD, until an administrator retries it
 
 At most one delivery per destination is under way, so that a slow one holds up itself alone. It speaks neither DICOM nor
@@ -28,7 +29,7 @@ from node.answers import RETRY
 from node.asking import AskingBack, ToBeReported
 from node.audit import Act, Actor, Audited, Transfer, begins, classes_of, exported, queried, transferred, unrecorded
 from node.delivery import Answer, Destination, Outgoing
-from node.errors import LostClaim, NodeError, Refusal, Unavailable
+from node.errors import LostClaim, NodeError, NotNow, Refusal, Unavailable
 from node.instance import head_of
 from node.ledger import DeliveryClaim, DeliveryState, Evidence, Ledger
 from node.notices import Receiver
@@ -124,6 +125,13 @@ class Outbox:
         if fault := self._damage(claim.all_evidence):
             self._bury(claim, fault)
             return
+        forms = {str(form) for form in destination.evidence.forms}
+        lacking: str | None = None
+        if never_made := forms - {*claim.job.forms} if claim.job.forms else ():
+            lacking = self._ask_for(claim, sorted(never_made))
+            if lacking is None:
+                return
+        claim = claim.of({*forms, ""})
         begun = time.monotonic()
         answers = self._send(claim, destination)
         refused = [answer for answer in answers if not answer.is_accepted]
@@ -131,6 +139,9 @@ class Outbox:
         if refused or unanswered:
             why = dict.fromkeys(answer.comment or answer.verdict for answer in refused)
             self._wait(claim, "; ".join(why) or f"no answer for {unanswered} objects", refused)
+            return
+        if lacking is not None:
+            self._bury(claim, lacking)
             return
         seconds = round(time.monotonic() - begun, 3)
         self._read_back(claim, destination)
@@ -160,6 +171,19 @@ class Outbox:
             return
         self._ledger.finish_delivery(claim, state=DeliveryState.DELIVERED)
         _events.info("told", delivery=claim.delivery.id, destination=name, count=len(answers))
+
+    def _ask_for(self, claim: DeliveryClaim, forms: Sequence[str]) -> str | None:
+        """Have the evidence made in forms that it was not made in, and wait for it; or why it never will be.
+
+        So it is where a destination was added, or its setting changed, after the study was read.
+        """
+        said = f"{claim.delivery.destination} takes {', '.join(forms)}, which the evidence was not made in"
+        try:
+            self._ledger.read_again(claim.job.id, forms)
+        except NotNow as never:
+            return f"{said} and cannot be now: {never}"
+        self._wait(claim, f"{said}: it is being made", ())
+        return None
 
     def _send(self, claim: DeliveryClaim, destination: Destination) -> list[Answer]:
         answers: list[Answer] = []

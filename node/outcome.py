@@ -40,13 +40,19 @@ def outcome_of(runs: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
     return worst, "; ".join(dict.fromkeys(reasons)) or None
 
 
-def evidence_of(path: Path, root: Path) -> Evidence:
+def evidence_of(path: Path, form: str, root: Path) -> Evidence:
     """The object in the file ``path`` below ``root``, as the ledger writes it down."""
     header = dcmread(path, specific_tags=_IDENTITY, stop_before_pixels=True)
     sop_class, sop_uid, series_uid = (str(header[keyword].value) for keyword in _IDENTITY)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Evidence(str(path.relative_to(root)), digest, sop_uid, sop_class, series_uid)
+    return Evidence(str(path.relative_to(root)), digest, sop_uid, sop_class, series_uid, form)
+
+
+def device_of(path: Path) -> str:
+    """The Device UID of the algorithm that made the object: it is of the weights (PS3.3 C.7.5.1, AIR)."""
+    header = dcmread(path, specific_tags=["ContributingEquipmentSequence"], stop_before_pixels=True)
+    return str(header.ContributingEquipmentSequence[-1].DeviceUID)
 
 
 def make_names_durable(folder: Path, root: Path) -> None:

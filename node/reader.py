@@ -11,10 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from pydicom.sr.coding import Code
+
 from node import log
 from node.errors import NodeError
 from node.outcome import NO_ROOM, OUT_OF_MEMORY, complaint
 from node.warm import Child, Limits, PipelineFault, TookTooMuch
+from pipelines.base import Algorithm
 
 LOAD_AGAIN_SECONDS = 60.0
 
@@ -82,6 +85,12 @@ class Reader:
         if use not in self._disabled:
             _events.error("a pipeline is disabled; its jobs wait", pipeline=use, reason=reason)
         self._disabled[use] = (reason, time.monotonic() + LOAD_AGAIN_SECONDS)
+
+    def device(self, use: str) -> str:
+        """The Device UID of the pipeline, which is loaded: retraining changes it."""
+        said = self._about[use]["algorithm"]
+        algorithm = Algorithm(**said | {"family": Code(*said["family"])})
+        return algorithm.device_uid
 
     def read(self, ask: Ask, wanted: Wanted) -> dict[str, Any]:
         """The runs of a reading, as child.py answers.

@@ -95,7 +95,6 @@ class Route:
     when: Mapping[str, object] = field(default_factory=dict)
     deliver_to: tuple[str, ...] = ()
     priority: int = 5
-    preset: str = "ohif"
     conditions: tuple[Condition, ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from node.errors import BadSettings
+from node.settings_evidence import EvidenceLine
 from node.settings_keeping import AuditTable, Retention, Syslog
 from node.settings_triage import NotifyLine, TriageLine, UrgencyLine
 
@@ -49,7 +50,6 @@ _PATHS = {"data", "certificate", "key", "client_ca", "ca", "tls_ca", "tls_certif
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[float, Field(gt=0)]
-Preset = Literal["ohif", "air"]
 
 
 class _Table(BaseModel):
@@ -147,6 +147,7 @@ class Destination(_Table):
     token_variable: str | None = None
     verify: bool = True
     commitment: bool = False
+    evidence: EvidenceLine = EvidenceLine()
 
     @model_validator(mode="after")
     def _is_reachable(self) -> Destination:
@@ -163,7 +164,6 @@ class PipelineLine(_Table):
     when: dict[str, Any] = {}
     deliver_to: tuple[str, ...] = ()
     priority: int = Field(default=5, ge=0, le=9)
-    preset: Preset = "ohif"
 
 
 class Settings(_Table):
@@ -338,6 +338,8 @@ def _keys(place: list[str]) -> list[str]:
             table = Worker
         case ["web"]:
             table = Web
+        case ["destinations", _, "evidence", *_]:
+            table = EvidenceLine
         case ["destinations", *_]:
             table = Destination
         case ["audit"]:

@@ -26,6 +26,7 @@ from node.routing import Route
 from node.supervisor import Part, supervise
 from node.triage.rules import Rule
 from node.urgency import Urgency
+from pipelines.forms import Wanted
 
 STATE_FILE = "workers.json"  # beside spool and evidence
 DRAIN_SECONDS = 20.0  # what a running job may still take
@@ -146,6 +147,7 @@ def _analyze(options: WorkerOptions, device: str) -> None:
             lease_seconds=options.lease_seconds,
             drain_seconds=options.drain_seconds,
             triage=tuple(options.triage),
+            forms={name: each.evidence.forms for name, each in options.destinations.items()},
         ),
         path=Spool(options.spool).path,
         finished=bell.ring_delivery,
@@ -246,7 +248,7 @@ def _given(rule: Route | Urgency) -> dict[str, Any]:
 
 
 def _destination(plain: dict[str, Any]) -> Destination:
-    return Destination(**_paths(plain))
+    return Destination(**_paths(plain) | {"evidence": Wanted(**plain["evidence"])})
 
 
 def _paths(plain: dict[str, Any]) -> dict[str, Any]:

@@ -117,4 +117,5 @@ PRESETS = {
 }
 DEFAULT = "ohif"
 EXPLAINING = frozenset({Kind.PARAMETRIC_MAP, Kind.MAP_CAPTURE})  # who takes none of these is not read for maps
+ALONE = Form(Kind.REPORT, "regions")  # a report beside no Segmentation
 USUAL = PRESETS[DEFAULT].forms

@@ -107,7 +107,7 @@ def record(ledger: Ledger, *arrivals: Arrival, settle_at: float | None = None) -
 
 
 def wanted(pipeline: str = "mr_brain", priority: int = 5, to: tuple[str, ...] = ("PACS",)) -> NewJob:
-    return NewJob(pipeline, f"pipelines.{pipeline}:Reader", priority, to, "ohif", "Modality is MR")
+    return NewJob(pipeline, f"pipelines.{pipeline}:Reader", priority, to, "Modality is MR")
 
 
 def settled(ledger: Ledger, *arrivals: Arrival, jobs: tuple[NewJob, ...] = (wanted(),), at: float = 10.0) -> list[Job]:

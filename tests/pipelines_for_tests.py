@@ -7,11 +7,12 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from pipelines.base import Algorithm, Finding, Findings, UnsuitableStudy
+from pipelines.base import Algorithm, Finding, Findings, Segment, UnsuitableStudy
 from pipelines.evidence import codes
 from pipelines.study import Study
 
@@ -49,6 +50,23 @@ class Bleeds(Quick):
 
 def crash() -> None:
     ctypes.string_at(0)  # SIGSEGV
+
+
+class Outlines(Quick):
+    """Outlines a block on every slice; its weights are those that $WEIGHTS_FOR_TESTS names."""
+
+    name = "outlines"
+
+    @property
+    def algorithm(self) -> Algorithm:
+        return replace(super().algorithm, weights_digest=os.environ.get("WEIGHTS_FOR_TESTS", "ab" * 32))
+
+    def __call__(self, study: Study) -> tuple[Findings, ...]:
+        series = study.series[0]
+        mask = np.zeros((len(series.frames), int(series.header.Rows), int(series.header.Columns)), np.bool_)
+        mask[:, 4:9, 5:12] = True
+        block = Segment("block", mask, codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE, codes.LESION)
+        return (Findings(series, (Finding(codes.LESION, present=True, certainty=0.9, segment=block),)),)
 
 
 class Segfaults(Quick):

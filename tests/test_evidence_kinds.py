@@ -53,7 +53,7 @@ def test_each_kind_is_a_series_of_its_own(tmp_path: Path, study: Study) -> None:
     made = written(findings(study), study, tmp_path / "out", forms=EVERYTHING)
     assert len({each.SOPInstanceUID for each in made.values()}) == len(made)
     by_series = {each.SeriesInstanceUID: each.SeriesNumber for each in made.values()}
-    assert len(set(by_series.values())) == len(by_series) == 8
+    assert len(set(by_series.values())) == len(by_series) == 9
     assert all("not verified" in each.SeriesDescription for each in made.values())
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import Connection, text
 
 from node.ledger import Ledger
 from node.ledger.database import Database
@@ -246,6 +247,45 @@ def test_the_migrations_make_the_tables_that_the_code_has(blank_url: str) -> Non
     with database.reading() as db:
         assert compare_metadata(MigrationContext.configure(db), tables) == []
     database.close()
+
+
+def test_evidence_of_before_there_were_forms_has_the_form_that_it_was_made_in(blank_url: str) -> None:
+    """Written with the tables of that day."""
+    database = Database(blank_url)
+    database.upgrade("0005")
+    job = {
+        "study_uid": "1.2",
+        "pipeline": "p",
+        "use": "a:B",
+        "priority": 5,
+        "destinations": "[]",
+        "why": "",
+        "outcome": "read",
+    }
+    times = dict.fromkeys(("first_arrival", "opened_at", "last_arrival", "settle_at", "settle_by"), 0)
+    study = {"uid": "1.2", "state": "settled", "patient_key": "a", "caller": "CT1", "revision": 2, "arrived": 1}
+    classes = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.4")
+    with database.writing() as db:
+        _put(db, "studies", study | times)
+        for number, preset in enumerate(("ohif", "air"), start=1):
+            state = {"state": "DONE", "attempts": 1, "forgiven": 0, "not_before": 0, "queued_at": 0}
+            _put(db, "jobs", job | state | {"id": number, "revision": number, "preset": preset, "key": preset})
+            for position, sop_class in enumerate(classes):
+                named = {"sop_uid": f"{number}.{position}", "series_uid": "1", "path": "a", "sha256": "b"}
+                _put(db, "evidence", named | {"job_id": number, "position": position, "sop_class": sop_class})
+    database.upgrade()
+    database.close()
+    ledger = Ledger(blank_url)
+    for number, regions in ((1, "regions"), (2, "references")):
+        forms = ["SEG BINARY", f"SR {regions} BINARY", "DERIVED"]
+        assert [one.form for one in ledger.evidence(ledger.job(number).key)] == forms
+        assert sorted(ledger.job(number).forms) == sorted(forms)
+    ledger.close()
+
+
+def _put(db: Connection, table: str, row: dict[str, object]) -> None:
+    names = ", ".join(row)
+    db.execute(text(f"INSERT INTO {table} ({names}) VALUES (:{', :'.join(row)})"), row)
 
 
 def test_no_column_holds_who_the_patient_is() -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from node import settings
 from node.errors import BadSettings
+from pipelines.forms import PRESETS, Wanted
 
 ROOT = Path(__file__).parents[1]
+
+
+def with_evidence(evidence: object) -> dict[str, object]:
+    return {"destinations": {"PACS": {"protocol": "dicomweb", "url": "http://pacs", "evidence": evidence}}}
 
 
 def wrong(tables: dict[str, object]) -> str:
@@ -71,6 +77,13 @@ def test_every_setting_stands_in_the_shipped_file_with_a_comment() -> None:
         ({"node": {"broker": "nonsense"}}, "node.broker is 'nonsense'"),
         ({"destinations": {"PACS": {"protocol": "dimse"}}}, "needs ae_title, host, port"),
         ({"destinations": {"PACS": {"protocol": "ftp"}}}, "destinations.PACS.protocol is 'ftp'"),
+        (with_evidence("osirix"), "evidence.preset is 'osirix': Input should be 'ohif', 'orthanc', 'air'"),
+        (with_evidence({"key_object": True}), "evidence.key_object: no such setting; did you mean key_objects?"),
+        (
+            with_evidence({"segmentation": "MESH"}),
+            'segmentation is "MESH"; it may be off, BINARY, FRACTIONAL, LABELMAP',
+        ),
+        (with_evidence({"report": "references", "segmentation": "off"}), "refers to segments"),
         (
             {"pipelines": {"mr_brain": {"use": "a:b", "deliver_to": ["PAX"]}}},
             'pipelines.mr_brain.deliver_to names "PAX"; destinations: none is defined',
@@ -83,6 +96,18 @@ def test_a_wrong_setting_is_named_with_its_value(tables: dict[str, object], sent
 
 def test_all_mistakes_are_told_at_once() -> None:
     assert len(wrong({"node": {"dicom_port": 0, "quiet": 1}, "wroker": {}}).splitlines()) == 3
+
+
+def test_a_destination_takes_what_its_preset_and_its_switches_say() -> None:
+    def taken(evidence: object) -> Wanted:
+        return settings.parse(with_evidence(evidence), "s").destinations["PACS"].evidence.wanted
+
+    assert taken({}) == PRESETS["ohif"] == settings.EvidenceLine().wanted
+    assert taken("legacy") == PRESETS["legacy"]
+    changed = {"preset": "orthanc", "segmentation": "LABELMAP", "key_objects": False, "pdf": True}
+    assert taken(changed) == replace(PRESETS["orthanc"], segmentation="LABELMAP", key_objects=False, pdf=True)
+    assert set(settings.EvidenceLine.model_fields) == {"preset", *(each.name for each in fields(Wanted))}
+    assert list(PRESETS) == ["ohif", "orthanc", "air", "legacy", "planning"]
 
 
 def test_a_file_that_is_not_toml_or_not_there_is_named(tmp_path: Path) -> None:

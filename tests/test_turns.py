@@ -72,9 +72,9 @@ def test_what_cannot_be_done_now_has_no_turn(ledger: Ledger) -> None:
 
 CROWD = """
 WITH RECURSIVE n(i) AS (SELECT CAST(:first AS INTEGER) UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :last)
-INSERT INTO jobs (study_uid, revision, pipeline, use, priority, destinations, preset, why, key, state, attempts,
+INSERT INTO jobs (study_uid, revision, pipeline, use, priority, destinations, why, key, state, attempts,
                   forgiven, not_before, queued_at)
-SELECT '1.9', 1, 'p' || i, 'a:B', {priority}, '[]', 'ohif', 'a test', 'crowd ' || i, 'QUEUED', 0, 0, 0, i FROM n
+SELECT '1.9', 1, 'p' || i, 'a:B', {priority}, '[]', 'a test', 'crowd ' || i, 'QUEUED', 0, 0, 0, i FROM n
 """
 
 

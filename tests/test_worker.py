@@ -21,6 +21,7 @@ from node.delivery import Destination
 from node.ledger import DeliveryState, JobState
 from node.routing import Route
 from node.worker import WorkerOptions, devices
+from pipelines.forms import Wanted
 from tests import peers
 from tests.test_broker import client
 from tests.workplace import ROOT, Workplace, pacs, until
@@ -209,9 +210,17 @@ def test_no_patient_and_no_password_is_in_the_log_the_queue_or_a_command_line(
 
 
 def test_options_come_through_json_as_they_were(tmp_path: Path) -> None:
-    route = Route("a", "p:A", {"Modality": ["MR", "CT"], "SliceThickness": {"min": 0, "max": 6}}, ("PACS",), 2, "air")
+    route = Route("a", "p:A", {"Modality": ["MR", "CT"], "SliceThickness": {"min": 0, "max": 6}}, ("PACS",), 2)
     secure = Destination(
-        "PACS", "dimse", ae_title="P", host="h", port=1, tls="required", tls_ca=tmp_path / "ca.pem", password="x"
+        "PACS",
+        "dimse",
+        ae_title="P",
+        host="h",
+        port=1,
+        tls="required",
+        tls_ca=tmp_path / "ca.pem",
+        password="x",
+        evidence=Wanted("references", "LABELMAP", key_objects=True),
     )
     options = WorkerOptions(
         "sqlite://", "redis://", tmp_path, tmp_path, {"a": route}, {"PACS": secure}, device="cuda:1", memory_gib=2.5
@@ -220,7 +229,7 @@ def test_options_come_through_json_as_they_were(tmp_path: Path) -> None:
     assert again == replace(options, routes=again.routes)
     assert again.routes["a"].when == route.when
     assert again.routes["a"].conditions == route.conditions
-    assert (again.routes["a"].deliver_to, again.routes["a"].priority, again.routes["a"].preset) == (("PACS",), 2, "air")
+    assert (again.routes["a"].deliver_to, again.routes["a"].priority) == (("PACS",), 2)
 
 
 def test_a_device_that_is_named_is_taken_at_its_word() -> None:

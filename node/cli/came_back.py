@@ -86,5 +86,4 @@ def _arrived(history: StudyHistory, job: Job, pacs: Pacs) -> int:
 
 
 def _kinds(history: StudyHistory, job: Job) -> str:
-    names = {"1.2.840.10008.5.1.4.1.1.66.4": "SEG", "1.2.840.10008.5.1.4.1.1.88.34": "SR"}
-    return " + ".join(sorted(names.get(one.sop_class, one.sop_class) for one in history.evidence[job.id]))
+    return " + ".join(sorted(one.form.split()[0] for one in history.evidence[job.id] if one.form))

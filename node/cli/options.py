@@ -70,7 +70,6 @@ def routes_of(settings: Settings) -> dict[str, Route]:
             when=line.when,
             deliver_to=line.deliver_to,
             priority=line.priority,
-            preset=line.preset,
         )
         for name, line in settings.pipelines.items()
     }
@@ -112,7 +111,11 @@ def destinations_of(settings: Settings) -> dict[str, Destination]:
     """The destinations by name; the node calls itself by its own AE title unless they say otherwise."""
     own = settings.node.ae_title
     return {
-        name: Destination(**{"name": name} | dict(line) | {"calling_ae_title": line.calling_ae_title or own})
+        name: Destination(
+            **{"name": name}
+            | dict(line)
+            | {"calling_ae_title": line.calling_ae_title or own, "evidence": line.evidence.wanted}
+        )
         for name, line in settings.destinations.items()
     }
 

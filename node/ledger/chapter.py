@@ -72,6 +72,7 @@ def job_of(row: Row[Any]) -> Job:
     values["state"] = JobState(row.state)
     values["destinations"] = tuple(row.destinations)
     values["stages"] = row.stages or {}
+    values |= {"forms": tuple(row.forms or ()), "asked": tuple(row.asked or ())}
     return Job(**values)
 
 
@@ -84,10 +85,7 @@ def delivery_of(row: Row[Any]) -> Delivery:
 def evidence_of(db: Connection, job_id: int) -> tuple[Evidence, ...]:
     query = select(evidence).where(evidence.c.job_id == job_id).order_by(evidence.c.position)
     return tuple(
-        Evidence(
-            path=row.path, sha256=row.sha256, sop_uid=row.sop_uid, sop_class=row.sop_class, series_uid=row.series_uid
-        )
-        for row in db.execute(query)
+        Evidence(**{name: getattr(row, name) for name in Evidence.__dataclass_fields__}) for row in db.execute(query)
     )
 
 

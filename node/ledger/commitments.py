@@ -21,6 +21,7 @@ class Commitments(Chapter):
     def ask_commitment(self, claim: DeliveryClaim, transaction_uid: str, *, now: float | None = None) -> None:
         """The destination is about to be asked; to be written down before it is, for it may answer at once."""
         new = {"transaction_uid": transaction_uid, "delivery_id": claim.delivery.id, "asked_at": self._now(now)}
+        new["wanted"] = sorted(one.sop_uid for one in claim.all_evidence)
         with self._database.writing() as db:
             db.execute(insert(commitments).values(new))
 
@@ -68,8 +69,10 @@ class Commitments(Chapter):
             asked = db.execute(select(commitments).where(which)).one()
             if delivery.state == DeliveryState.SENDING or asked.asked_at < delivery.queued_at:
                 return "its delivery is under way"
-            wanted = {one.sop_uid for one in evidence_of(db, delivery.job_id)}
-            if wanted <= set(asked.held):
+            all_of_it = {
+                one.sop_uid for one in evidence_of(db, delivery.job_id)
+            }  # of who asked before forms were known
+            if set(asked.wanted or all_of_it) <= set(asked.held):
                 _verify(db, delivery, moment)
                 return "everything is kept"
             if delivery.state == DeliveryState.WAITING:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 MAX_ATTEMPTS = 3  # of a job that takes its worker along; what comes after it is for the report that says so
@@ -61,7 +62,6 @@ class NewJob:
     use: str
     priority: int = 5
     destinations: tuple[str, ...] = ()
-    preset: str = "ohif"
     reason: str = ""
 
     def __post_init__(self) -> None:
@@ -79,6 +79,7 @@ class Job:
         predecessor_key: The key of the last job of this pipeline on this study that is done, whose evidence the new
             one replaces.
         attempts: How often it was claimed; with the owner, what a worker proves its claim by.
+        forms: That its evidence was made in. ``asked``: that it is to be made in, too, whatever its destinations take.
         why: The rule that matched. ``reason``: why it ended as it did.
     """
 
@@ -89,7 +90,6 @@ class Job:
     use: str
     priority: int
     destinations: tuple[str, ...]
-    preset: str
     why: str
     key: str
     predecessor_key: str | None
@@ -105,6 +105,8 @@ class Job:
     reason: str | None
     runs: str | None
     stages: dict[str, float] = field(default_factory=dict)
+    forms: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,13 +137,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Evidence:
-    """One object that a job made; ``path`` is relative to the evidence root."""
+    """One object that a job made; ``path`` is relative to the evidence root, ``form`` as pipelines.forms names it."""
 
     path: str
     sha256: str
     sop_uid: str
     sop_class: str
     series_uid: str
+    form: str = ""
 
 
 @dataclass(frozen=True)
@@ -206,6 +209,13 @@ class DeliveryClaim:
     evidence: tuple[Evidence, ...]
     all_evidence: tuple[Evidence, ...]
     accepted: frozenset[str] = frozenset()
+
+    def of(self, forms: Collection[str]) -> DeliveryClaim:
+        """The same for objects of these forms alone."""
+        kept, everything = (
+            tuple(one for one in objects if one.form in forms) for objects in (self.evidence, self.all_evidence)
+        )
+        return replace(self, evidence=kept, all_evidence=everything)
 
 
 @dataclass(frozen=True)

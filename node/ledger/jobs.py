@@ -14,9 +14,9 @@ from sqlalchemy import Connection, Row, Select, and_, case, exists, insert, or_,
 
 from node.errors import LostClaim, Unknown
 from node.ledger.chapter import Chapter, ended, evidence_of, is_held, job_of, locked_job, members, send_to
-from node.ledger.entries import MAX_ATTEMPTS, Claim, Evidence, Job, JobState
+from node.ledger.entries import MAX_ATTEMPTS, Claim, DeliveryState, Evidence, Job, JobState
 from node.ledger.settling import last_done_key
-from node.ledger.tables import evidence, jobs, studies
+from node.ledger.tables import deliveries, evidence, jobs, studies
 
 REPORT_ATTEMPTS = 2  # to say in a report that the job took its worker along too often
 REPLACED = "a newer revision of the study settled first"
@@ -84,6 +84,7 @@ class Jobs(Chapter):
         reason: str | None = None,
         runs_json: str = "[]",
         evidence: Sequence[Evidence] = (),
+        forms: Sequence[str] = (),
         stages: Mapping[str, float] | None = None,
         notify: Collection[str] = (),
         priority: int | None = None,
@@ -93,6 +94,7 @@ class Jobs(Chapter):
         """The job is done; its evidence waits for each destination. Returns the ids of the deliveries.
 
         Args:
+            forms: That the evidence was made in, also those that it has nothing to say in.
             notify: Who is told of it besides.
             priority: More urgent than before, for what was found; ``why`` says what.
             state: QUARANTINED where the evidence is a report that the job took its worker along too often.
@@ -102,12 +104,21 @@ class Jobs(Chapter):
         """
         json.loads(runs_json)  # what is kept can be read again
         moment = self._now(now)
-        values = {"outcome": outcome, "reason": reason, "runs": runs_json, "stages": dict(stages or {})}
+        values = {
+            "outcome": outcome,
+            "reason": reason,
+            "runs": runs_json,
+            "stages": dict(stages or {}),
+            "forms": list(forms),
+        }
         with self._database.writing() as db:
             job = _close(db, claim, {"state": state, "done_at": moment} | values | _raised(claim, priority, why))
             _keep_evidence(db, job, evidence)
-            told = dict.fromkeys((*notify, *job.destinations))  # who is told can do something at once
-            return [send_to(db, job, destination, moment) for destination in told if evidence]
+            is_more = claim.job.outcome == outcome == "read"  # the same once more, in other forms
+            there = set(db.scalars(_destinations(job.id, DeliveryState.DELIVERED))) if is_more else set()
+            waiting = db.scalars(_destinations(job.id, DeliveryState.WAITING))
+            told = dict.fromkeys((*notify, *job.destinations, *waiting))  # who is told can do something at once
+            return [send_to(db, job, name, moment) for name in told if evidence and name not in there]
 
     def fail(
         self, claim: Claim, *, reason: str, retry_at: float | None, counts: bool = True, now: float | None = None
@@ -195,6 +206,10 @@ def _claimed(db: Connection, row: Row[Any], owner: str) -> Claim:
     return Claim(job=job_of(row), owner=owner, attempt=row.attempts, files=files, counted=counted)
 
 
+def _destinations(job_id: int, state: DeliveryState) -> Select[tuple[str]]:
+    return select(deliveries.c.destination).where(deliveries.c.job_id == job_id, deliveries.c.state == state)
+
+
 def _mine(job_id: int, owner: str, attempt: int) -> Any:
     token = and_(jobs.c.owner == owner, jobs.c.attempts == attempt)
     return and_(jobs.c.id == job_id, jobs.c.state == JobState.RUNNING, token)
@@ -226,6 +241,7 @@ def _keep_evidence(db: Connection, job: Job, objects: Sequence[Evidence]) -> Non
             "sop_class": one.sop_class,
             "path": one.path,
             "sha256": one.sha256,
+            "form": one.form,
         }
         for position, one in enumerate(objects, start=len(there))
         if one.sop_uid not in there

@@ -5,6 +5,8 @@ Each is one transaction. Who may order and that it was ordered is not the ledger
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import Connection, Row, and_, delete, select, update
 
 from node.errors import NotNow
@@ -42,6 +44,31 @@ class Orders(Chapter):
             if not starts:
                 return
             again = {"state": JobState.QUEUED, "not_before": moment, "forgiven": jobs.c.attempts}
+            cleared = {"owner": None, "lease_until": None, "done_at": None, "reason": None}
+            db.execute(update(jobs).where(jobs.c.id == job_id).values(again | cleared))
+
+    def read_again(self, job_id: int, forms: Collection[str], *, now: float | None = None) -> None:
+        """A job that is done has its evidence made in these forms, too; what it has left already stays as it is.
+
+        Raises:
+            NotNow: If it has not ended with evidence, or a newer revision of the study has settled.
+        """
+        with self._database.writing() as db:
+            job = locked_job(db, job_id)
+            if job.state in OPEN:
+                return
+            if job.state != JobState.DONE:
+                raise NotNow(f"job {job_id} is {job.state}{f': {job.reason}' if job.reason else ''}")
+            _check_newest(db, job)
+            if db.scalars(select(studies.c.purged_at).where(studies.c.uid == job.study_uid)).one() is not None:
+                raise NotNow(f"the images of job {job_id} are purged")
+            asked = sorted({*(job.asked or ()), *forms})
+            again = {
+                "state": JobState.QUEUED,
+                "not_before": self._now(now),
+                "forgiven": jobs.c.attempts,
+                "asked": asked,
+            }
             cleared = {"owner": None, "lease_until": None, "done_at": None, "reason": None}
             db.execute(update(jobs).where(jobs.c.id == job_id).values(again | cleared))
 

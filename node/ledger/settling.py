@@ -71,7 +71,6 @@ class Settling(Chapter):
                 use=new.use,
                 priority=new.priority,
                 destinations=list(new.destinations),
-                preset=new.preset,
                 why=new.reason,
                 key=_key(study.uid, new.pipeline, revision, digest),
                 predecessor_key=last_done_key(db, study.uid, new.pipeline, revision),

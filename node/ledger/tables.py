@@ -107,7 +107,6 @@ jobs = Table(
     Column("use", Text, nullable=False),
     Column("priority", Integer, nullable=False),
     Column("destinations", JSON, nullable=False),
-    Column("preset", String(32), nullable=False),
     Column("why", Text, nullable=False),  # the rule that matched
     Column("key", DIGEST, nullable=False, unique=True),
     Column("predecessor_key", DIGEST),
@@ -125,6 +124,8 @@ jobs = Table(
     Column("runs", Text),  # JSON, as contract.md has it
     Column("stages", JSON),  # seconds per stage
     Column("purged_at", Double),  # its evidence was deleted then
+    Column("forms", JSON),  # that its evidence was made in
+    Column("asked", JSON),  # and that it is to be made in besides what its destinations take
     UniqueConstraint("study_uid", "revision", "pipeline"),
     Index(None, "state", "priority", "queued_at"),
     Index(None, "queued_at"),
@@ -142,6 +143,7 @@ evidence = Table(
     Column("sop_class", UID, nullable=False),
     Column("path", Text, nullable=False),  # relative to the evidence root
     Column("sha256", DIGEST, nullable=False),
+    Column("form", String(32), nullable=False, server_default=""),  # as pipelines.forms names it
 )
 
 deliveries = Table(
@@ -200,6 +202,7 @@ commitments = Table(
     Column("asked_at", Double, nullable=False),
     Column("reported_at", Double),  # null: it has not reported yet
     Column("held", JSON),  # SOP Instance UIDs
+    Column("wanted", JSON),  # those that it was asked about
     Index(None, "delivery_id"),
 )
 

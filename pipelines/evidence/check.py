@@ -16,12 +16,14 @@ from pipelines.evidence import capture, codes, document, maps, structures
 from pipelines.evidence.check_report import report_faults
 from pipelines.evidence.check_segmentation import described_segments, segmentation_faults
 from pipelines.evidence.derived import IMAGES, derived_faults
+from pipelines.evidence.key_objects import key_object_faults
 from pipelines.evidence.presentation import COLOUR, GREY, presentation_faults
 from pipelines.evidence.source import MAY_BE_EMPTY
 from pipelines.instance import is_uid, items, text
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"  # Label Map Segmentation (Supplement 243)
+KEY_OBJECTS = "1.2.840.10008.5.1.4.1.1.88.59"  # Key Object Selection Document
 REPORT = "1.2.840.10008.5.1.4.1.1.88.34"  # Comprehensive 3D SR
 
 # by SOP class: what its Modality is, what else may not be empty (Type 1), and its own rules
@@ -72,6 +74,7 @@ _OF_CLASS: dict[str, tuple[str, tuple[str, ...], Callable[[Dataset], Iterable[st
         ("StructureSetLabel", "StructureSetDate", "ReferencedFrameOfReferenceSequence", "ROIContourSequence"),
         structures.structure_faults,
     ),
+    KEY_OBJECTS: ("KO", ("ConceptNameCodeSequence", "ContentSequence"), key_object_faults),
     REPORT: ("SR", ("CompletionFlag", "VerificationFlag", "ConceptNameCodeSequence"), report_faults),
 }
 

@@ -137,6 +137,10 @@ DEVICE_OBSERVER_MANUFACTURER = _code("121014", "DCM", "Device Observer Manufactu
 DEVICE_OBSERVER_MODEL = _code("121015", "DCM", "Device Observer Model Name", "TID 1004")
 DEVICE_OBSERVER_SERIAL_NUMBER = _code("121016", "DCM", "Device Observer Serial Number", "TID 1004")
 
+# the images to look at first
+OF_INTEREST = _code("113000", "DCM", "Of Interest", "CID 7010")
+KEY_OBJECT_DESCRIPTION = _code("113012", "DCM", "Key Object Description", "TID 2010")
+
 # the bones of a measurement report
 IMAGING_MEASUREMENT_REPORT = _code("126000", "DCM", "Imaging Measurement Report", "CID 7021")
 LANGUAGE = _code("121049", "DCM", "Language of Content Item and Descendants", "TID 1204")

@@ -93,6 +93,13 @@ def image(name: Code, reference: Dataset, relationship: str = CONTAINS) -> Datas
     return item
 
 
+def unnamed_image(reference: Dataset) -> Dataset:
+    """An image without a concept name, as a Key Object Selection has them (TID 2010)."""
+    item = of_elements((_RELATIONSHIP_TYPE, "CS", CONTAINS), (_VALUE_TYPE, "CS", "IMAGE"))
+    item.ReferencedSOPSequence = [reference]
+    return item
+
+
 def polygon(name: Code, points: NDArray[np.float64], reference: Dataset, relationship: str = CONTAINS) -> Dataset:
     """A closed polyline of (column, row) on an image."""
     item = _item("SCOORD", name, relationship)

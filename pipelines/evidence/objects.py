@@ -9,6 +9,7 @@ from pipelines.evidence.capture import captures
 from pipelines.evidence.derived import derived_series
 from pipelines.evidence.document import documents
 from pipelines.evidence.heat import explanations, map_captures
+from pipelines.evidence.key_objects import key_objects
 from pipelines.evidence.presentation import presentation_states
 from pipelines.evidence.structures import structure_sets
 from pipelines.evidence.told import Builder
@@ -22,6 +23,7 @@ BUILDERS: dict[Kind, Builder] = {
     Kind.MAP_CAPTURE: map_captures,
     Kind.RT_STRUCTURE_SET: structure_sets,
     Kind.PDF: documents,
+    Kind.KEY_OBJECTS: key_objects,
 }
 
 # what the files are called

@@ -68,7 +68,7 @@ def report(
     made.ContentTemplateSequence = [content.template_item("1500")]
     made.ContentSequence = list(_parts(said, stamp))
     instances = [instance for series in said.read for instance in series.instances]
-    made.CurrentRequestedProcedureEvidenceSequence = [_references([*instances, *beside])]
+    made.CurrentRequestedProcedureEvidenceSequence = [references([*instances, *beside])]
     made.PerformedProcedureCodeSequence, made.ReferencedPerformedProcedureStepSequence = [], []
     if predecessor:
         made.PredecessorDocumentsSequence = [_following(predecessor, made)]
@@ -131,7 +131,7 @@ def _procedures(header: Dataset) -> list[Code]:
     return complete or [codes.IMAGING_PROCEDURE]
 
 
-def _references(instances: Iterable[Dataset]) -> Dataset:
+def references(instances: Iterable[Dataset]) -> Dataset:
     """Item of the Current Requested Procedure Evidence Sequence (0040,A375): they are all of one study."""
     by_series: dict[str, list[Dataset]] = {}
     study_uid = ""
