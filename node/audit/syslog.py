@@ -87,6 +87,23 @@ class Forwarder:
         except (OSError, ssl.SSLError) as error:
             raise BadSettings(f"audit.syslog: its certificates cannot be used: {error}") from error
 
+    def try_out(self) -> None:
+        """Connect, and send nothing.
+
+        Raises:
+            OSError: It cannot be reached, or its certificate is not right.
+        """
+        with self._line():
+            pass
+
+    def _line(self) -> ssl.SSLSocket:
+        plain = socket.create_connection((self._collector.host, self._collector.port), ANSWER_SECONDS)
+        try:
+            return self._tls.wrap_socket(plain, server_hostname=self._collector.host)
+        except BaseException:
+            plain.close()
+            raise
+
     def run(self, stop: threading.Event) -> None:
         pause, is_well = FIRST_PAUSE, True
         while not stop.is_set():
@@ -116,10 +133,7 @@ class Forwarder:
         """
         name = self._collector.name
         source = self._trail.source
-        with (
-            socket.create_connection((self._collector.host, self._collector.port), ANSWER_SECONDS) as plain,
-            self._tls.wrap_socket(plain, server_hostname=self._collector.host) as line,
-        ):
+        with self._line() as line:
             sent = self._trail.sent(name)
             idle_until = time.monotonic() + ANSWER_SECONDS
             while not stop.is_set() and time.monotonic() < idle_until:

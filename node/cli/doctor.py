@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,20 +14,13 @@ import click
 from rich.table import Table
 
 from node import broker, delivery, routing
+from node.cli.first_day import LOOKS
+from node.cli.lines import Line
 from node.cli.options import destinations_of, out, own_listener, receivers_of, routes_of, settings_of, urgency_of
 from node.errors import BadSettings, NodeError
 from node.ledger import Ledger
 from node.settings import Settings
 from node.urgency import urgent
-
-
-@dataclass(frozen=True)
-class Line:
-    """One thing that was looked at; ``advice`` is empty when it is well."""
-
-    what: str
-    found: str
-    advice: str = ""
 
 
 @click.command()
@@ -36,7 +29,7 @@ class Line:
 )
 @click.pass_context
 def doctor(context: click.Context, file: Path | None) -> None:
-    """Look whether this machine is fit: ports, disk, Redis, GPU, PACS, weights, rules.
+    """Look whether this machine is fit: ports, disk, Redis, GPU, PACS, weights, rules, certificates, clock, audit.
 
     \b
     Example: wetread doctor --file one_image.dcm      which rule wants this image, and why not
@@ -44,7 +37,7 @@ def doctor(context: click.Context, file: Path | None) -> None:
     settings = settings_of(context)
     table = Table("", "What", "Found", "What to do", title="wetread doctor", title_justify="left")
     wrong = 0
-    for look in (_folder, _database, _ports, _redis, _tls, _device, _weights, _destinations, _receivers):
+    for look in (_folder, _database, _ports, _redis, _device, _weights, _destinations, _receivers, *LOOKS):
         for line in _safely(look, settings):
             wrong += bool(line.advice)
             table.add_row("[red]✗[/]" if line.advice else "[green]✓[/]", line.what, line.found, line.advice)
@@ -106,6 +99,9 @@ def _ports(settings: Settings) -> Iterator[Line]:
                 yield Line(what, f"a node answers at {node.bind}:{port}")
             elif what == "web port" and _answers(node.bind, port):
                 yield Line(what, f"something answers at {node.bind}:{port}")
+            elif error.errno == errno.EADDRNOTAVAIL:
+                found = f"{node.bind} is no address of this machine"
+                yield Line(what, found, "set node.bind to one of those that `ip address` shows")
             else:
                 yield Line(what, f"{node.bind}:{port}: {error.strerror}", "stop what holds it, or set another port")
 
@@ -129,16 +125,6 @@ def _redis(settings: Settings) -> Iterator[Line]:
             yield Line("broker", str(error), "is the server up, and node.broker right?")
     else:
         yield Line("broker", f"embedded: {broker.server_executable()}")
-
-
-def _tls(settings: Settings) -> Iterator[Line]:
-    files = (
-        [("certificate", settings.node.tls.certificate), ("key", settings.node.tls.key)] if settings.node.tls else []
-    )
-    for name, path in files:
-        yield Line(
-            f"TLS {name}", str(path), "" if path.is_file() else f"put the file there, or correct node.tls.{name}"
-        )
 
 
 def _device(settings: Settings) -> Iterator[Line]:

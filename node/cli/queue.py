@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -24,8 +25,9 @@ STYLES = {
     **dict.fromkeys(("DONE", "DELIVERED", "settled"), "green"),
     **dict.fromkeys(("RUNNING", "SENDING", "receiving"), "cyan"),
     **dict.fromkeys(("FAILED", "QUARANTINED", "DEAD", "held"), "red"),
-    **dict.fromkeys(("CANCELLED", "SUPERSEDED"), "dim"),
+    **dict.fromkeys(("CANCELLED", "SUPERSEDED", "free"), "dim"),
 }
+BAR = 30  # characters
 
 
 @contextmanager
@@ -59,33 +61,44 @@ def status(context: click.Context, watch: bool, as_json: bool, limit: int) -> No
     """
     settings = settings_of(context)
     with opened(context) as ledger:
+
+        def now() -> Group:
+            return picture(ledger, limit, running_parts(settings), shutil.disk_usage(settings.node.folder)[1:])
+
         if as_json:
-            json.dump({**_as_json(ledger, limit), "workers": running_parts(settings)}, sys.stdout, indent=1)
+            drained = {name: dataclasses.asdict(one) for name, one in ledger.drained().items()}
+            said = {**_as_json(ledger, limit), "workers": running_parts(settings), "drained": drained}
+            json.dump(said, sys.stdout, indent=1)
             sys.stdout.write("\n")
         elif watch:
-            with Live(picture(ledger, limit, running_parts(settings)), console=out, auto_refresh=False) as live:
+            with Live(now(), console=out, auto_refresh=False) as live:
                 while True:
                     time.sleep(1)
-                    live.update(picture(ledger, limit, running_parts(settings)), refresh=True)
+                    live.update(now(), refresh=True)
         else:
-            out.print(picture(ledger, limit, running_parts(settings)))
+            out.print(now())
 
 
 def styled(state: str) -> Text:
     return Text(state, style=STYLES.get(state, ""))
 
 
-def picture(ledger: Ledger, limit: int, parts: dict[str, dict[str, object]]) -> Group:
-    """What ``status`` shows: a line of counts, and a row per study with its jobs and deliveries."""
+def picture(ledger: Ledger, limit: int, parts: dict[str, dict[str, object]], disk: tuple[int, ...] = ()) -> Group:
+    """What ``status`` shows: a bar for each kind, and a row per study with its jobs and deliveries."""
     counts = ledger.overview()
-    lines = [
-        f"workers    {_states(parts)}",
-        f"studies    {_counts(counts.studies)}",
-        f"jobs       {_counts(counts.jobs)}",
-        *(f"deliveries {name}: {_counts(states)}" for name, states in counts.deliveries.items()),
-    ]
+    bars = Table.grid(padding=(0, 2))
+    bars.add_row("workers", "", _states(parts))
+    for worker in ledger.drained().values():
+        bars.add_row("", "", f"{worker.worker} is drained: {worker.reason}".rstrip(": "))
+    bars.add_row("studies", bar(counts.studies), _counts(counts.studies))
+    bars.add_row("jobs", bar(counts.jobs), _counts(counts.jobs))
+    for name, states in counts.deliveries.items():
+        bars.add_row(f"to {name}", bar(states), _counts(states))
+    if disk:
+        used, free = disk
+        bars.add_row("disk", bar({"used": used, "free": free}), f"{free / 2**30:.0f} GiB free")
     if counts.oldest_queued_at is not None:
-        lines.append(f"oldest waiting {ledger.now() - counts.oldest_queued_at:.0f} s")
+        bars.add_row("oldest", "", f"waits {ledger.now() - counts.oldest_queued_at:.0f} s")
     table = Table("Study", "State", "Images", "Job", "Pipeline", "State", "Deliveries", "Why")
     for study in ledger.studies(limit):
         history = ledger.study(study.uid)
@@ -94,7 +107,20 @@ def picture(ledger: Ledger, limit: int, parts: dict[str, dict[str, object]]) -> 
             sent = [one for one in history.deliveries if job and one.job_id == job.id]
             table.add_row(*head, *_job_cells(job, sent, study.reason))
             head = ["", "", ""]
-    return Group(*lines, table)
+    return Group(bars, table)
+
+
+def bar(states: dict[str, int], width: int = BAR) -> Text:
+    """The states as one bar, each in its colour and as wide as its share; what there is shows, however few."""
+    total = sum(states.values())
+    if not total:
+        return Text("·" * width, style="dim")
+    there = [(state, count) for state, count in sorted(states.items()) if count]
+    widths = [max(1, round(count / total * width)) for _, count in there]
+    widths[widths.index(max(widths))] += width - sum(widths)
+    return Text.assemble(
+        *[("█" * size, STYLES.get(state, "blue")) for (state, _), size in zip(there, widths, strict=True)]
+    )
 
 
 def _job_cells(job: Job | None, sent: list[Delivery], study_reason: str | None) -> list[str | Text]:
