@@ -79,15 +79,11 @@ def _ends(certificate: Path) -> float:
 
 def secrets(settings: Settings) -> Iterator[Line]:
     """The environment variables that the settings name."""
-    for kind, table in (("destinations", settings.destinations), ("notify", settings.notify)):
-        for name, line in table.items():
-            for field in ("password_variable", "token_variable", "secret_variable"):
-                variable = getattr(line, field, None)
-                if variable is not None:
-                    there = bool(os.environ.get(variable))
-                    advice = f"set it for the node's processes (deploy/wetread.env.example): {kind}.{name} names it"
-                    found = "is set" if there else "is not set here"
-                    yield Line(f"secret {variable}", found, "" if there else advice)
+    for name, line in settings.destinations.items():
+        for variable in filter(None, (line.password_variable, line.token_variable)):
+            there = bool(os.environ.get(variable))
+            advice = f"set it for the node's processes (deploy/wetread.env.example): destinations.{name} names it"
+            yield Line(f"secret {variable}", "is set" if there else "is not set here", "" if there else advice)
 
 
 def clock(_: Settings) -> Iterator[Line]:
