@@ -13,16 +13,21 @@ from pydicom import dcmread
 from node.destinations import Destination
 from node.ledger import DeliveryState, JobState
 from node.outbox import Outbox
-from pipelines.forms import Wanted
+from pipelines.forms import PRESETS, Wanted
 from tests import scripted
 from tests.test_analysis import Bench
 from tests.workplace import pacs
 
-EXPLICIT, RLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5"
+IMPLICIT, EXPLICIT, RLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5"
 CLASSES = {
     "1.2.840.10008.5.1.4.1.1.88.34": [EXPLICIT],
     "1.2.840.10008.5.1.4.1.1.66.4": [EXPLICIT, RLE],
     "1.2.840.10008.5.1.4.1.1.66.7": [RLE],
+    "1.2.840.10008.5.1.4.1.1.88.59": [EXPLICIT],
+    "1.2.840.10008.5.1.4.1.1.11.1": [EXPLICIT],
+    "1.2.840.10008.5.1.4.1.1.7": [EXPLICIT],
+    "1.2.840.10008.5.1.4.1.1.104.1": [EXPLICIT],
+    "1.2.840.10008.5.1.4.1.1.481.3": [IMPLICIT],
 }
 PLAIN = Wanted()
 MODERN = Wanted("references", "LABELMAP")
@@ -146,3 +151,15 @@ def test_other_weights_do_not_add_to_what_the_first_have_said(
     hospital.deliver(job)
     assert hospital.forms_at("MIXED") == ["SEG BINARY"]  # what there is, and somebody has to look
     assert hospital.states(job)["MIXED"] == DeliveryState.DEAD
+
+
+def test_an_old_pacs_is_sent_pictures_and_a_page_and_a_planning_system_structures(
+    bench: Bench, tmp_path: Path, stack: ExitStack
+) -> None:
+    hospital = Hospital(bench, tmp_path, stack, LEGACY=PRESETS["legacy"], PLANNING=PRESETS["planning"])
+    job = bench.place.queued("Outlines", to=("LEGACY", "PLANNING"))
+    hospital.read(job)
+    hospital.deliver(job)
+    assert set(hospital.forms_at("LEGACY")) == {"DOC", "KO", "PR", "SC"}
+    assert set(hospital.forms_at("PLANNING")) == {"RTSTRUCT", "SEG BINARY"}
+    assert set(hospital.states(job).values()) == {DeliveryState.DELIVERED}
