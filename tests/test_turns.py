@@ -13,16 +13,19 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from sqlalchemy import insert, text
 
+from node import broker
 from node.analysis import Analysis, Rules
 from node.clock import Clock
 from node.errors import BadSettings
 from node.ledger import JobState, Ledger, Order, tables
 from node.routing import Route
+from node.tasks import Bell
 from node.turns import Turns
 from node.urgency import Urgency, urgent
 from node.warm import Limits
 from tests.ledgers import arrival, claimed, cluster, cluster_template, ledger, settled, url, wanted
-from tests.workplace import Workplace
+from tests.test_worker import working
+from tests.workplace import Workplace, until
 
 __all__ = ["cluster", "cluster_template", "ledger", "url"]  # fixtures
 
@@ -155,6 +158,24 @@ def test_a_pipeline_that_cannot_be_loaded_holds_up_no_other(place: Workplace, an
     analysis(ill[1])
     assert [place.ledger.job(number).state for number in ill] == [JobState.QUEUED] * 2
     assert all("Missing" in (place.ledger.job(number).reason or "") for number in ill)
+
+
+def test_a_stat_study_is_next_at_a_worker_that_has_much_to_do_even_if_nobody_rings_for_it(
+    place: Workplace, tmp_path: Path
+) -> None:
+    routine = [place.queued("Quick", priority=5) for _ in range(12)]
+    with broker.embedded(tmp_path) as url:
+        bell = Bell(url)
+        for number in routine:
+            bell.ring_job(number, 5)
+        with working(place.options(url, "Quick")):
+            until(lambda: place.ledger.overview().jobs.get("DONE", 0) >= 3, 60.0, "work has begun")
+            stat = place.queued("Quick", priority=0)
+            after = place.ledger.now()
+            until(lambda: place.ledger.overview().jobs == {"DONE": 13}, 60.0, "all is done")
+    begun = sorted((job.claimed_at or 0.0, job.id) for job in place.ledger.jobs(50))
+    before_stat = [number for at, number in begun if after < at < (place.ledger.job(stat).claimed_at or 0.0)]
+    assert len(before_stat) <= 1  # the one that was chosen just then
 
 
 class Silent:
