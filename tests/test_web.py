@@ -18,12 +18,14 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from sqlalchemy import literal, select
 
 from node.accounts import Accounts, Role
 from node.cli.site import shown, where
 from node.drawing import COLOUR
 from node.errors import NodeError, Unavailable
 from node.ledger import DeliveryState, JobState, StudyState
+from node.ledger.tables import studies
 from node.settings import parse
 from node.triage.rules import Rule
 from node.web.app import STATIC, WebOptions, make_app, serve
@@ -193,7 +195,29 @@ def test_the_queue_is_filtered_searched_and_sorted(site: str) -> None:
     assert jobs(f"text={WAITING[-8:]}") == ["4"]
     assert jobs("text=3&pipeline=mr_brain") == ["3"]
     assert jobs("pipeline=ct_head") == []
+    assert jobs("pipeline=mr_brain&show=failed") == ["2"]
     assert httpx.get(f"{site}/queue?sort=backwards").status_code == 400
+
+
+def test_a_long_queue_is_turned_page_by_page(home: Home) -> None:
+    with home.ledger._database.writing() as db:
+        for number in range(60):
+            db.execute(
+                studies.insert().from_select(
+                    [column.name for column in studies.c],
+                    select(
+                        *(literal(f"1.9.{number}") if column.name == "uid" else column for column in studies.c)
+                    ).where(studies.c.uid == READ),
+                )
+            )
+    with serving(home) as url:
+        first = httpx.get(f"{url}/studies").text
+        second = httpx.get(f"{url}/studies?first=50").text
+    shown = [re.findall(r'href="/studies/([\d.]+)"', text) for text in (first, second)]
+    assert [len(uids) for uids in shown] == [50, 16]
+    assert not set(shown[0]) & set(shown[1])
+    assert "the next page" in first
+    assert "the page before" in second
 
 
 def test_studies_stand_in_the_order_in_which_they_should_be_read(home: Home) -> None:

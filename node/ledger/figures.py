@@ -78,14 +78,13 @@ class Figures(Chapter):
         begins = (moment // HOUR - count + 1) * HOUR
         # Not as parameters: PostgreSQL would not see that it groups by what it selects.
         start: ColumnElement[float] = literal_column(repr(begins))
-        hour: ColumnElement[float] = literal_column(repr(HOUR))
+        hour: ColumnElement[int] = literal_column(str(int(HOUR)), Integer)
 
         def hour_of(column: ColumnElement[Any]) -> ColumnElement[Any]:
             """Which hour of the picture; -1 before it; null where there is no time."""
-            # floor() of nothing is an error in SQLite's driver, so it is asked of a number alone
+            # Of whole seconds: floor() would be asked of Python, once per row (SQLAlchemy on SQLite).
             return case(
-                (column < start, literal_column("-1")),
-                (column >= start, cast(func.floor((column - start) / hour), Integer)),
+                (column < start, literal_column("-1")), (column >= start, cast(column - start, Integer) // hour)
             )
 
         came = hour_of(studies.c.first_arrival)
@@ -100,7 +99,7 @@ class Figures(Chapter):
                 select(came, func.count()).where(studies.c.first_arrival >= begins).group_by(came)
             ):
                 _add(received, when, number)
-            grouped = select(jobs.c.state, *steps, func.count()).where(recent).group_by(jobs.c.state, *steps)
+            grouped = select(jobs.c.state, *steps, func.count()).where(recent).group_by(*steps, jobs.c.state)
             found: Any = db.execute(grouped)
             for state, queued, claimed, ended, number in found:
                 if ended is not None:

@@ -128,7 +128,7 @@ jobs = Table(
     Column("asked", JSON),  # and that it is to be made in besides what its destinations take
     UniqueConstraint("study_uid", "revision", "pipeline"),
     Index(None, "state", "priority", "queued_at"),
-    Index(None, "queued_at"),
+    Index("ix_jobs_queued_at", "queued_at", "state", "pipeline"),
     # Figures and the queue's page are answered from this one alone: a job's row is long, and there are many.
     Index("ix_jobs_figures", "done_at", "state", "queued_at", "claimed_at", "priority", "pipeline", "outcome", "owner"),
 )

@@ -17,7 +17,7 @@ from node.web.guard import allowed
 from node.web.site import Site
 from node.web.view import page
 
-LOOKED_AT = 200  # the studies that came last
+LOOKED_AT = 100  # the studies that came last
 ORDINARY = 5
 
 

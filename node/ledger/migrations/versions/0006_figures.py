@@ -11,7 +11,7 @@ depends_on = None
 
 INDEXES = {
     "ix_studies_first_arrival": ("studies", ["first_arrival"]),
-    "ix_jobs_queued_at": ("jobs", ["queued_at"]),
+    "ix_jobs_queued_at": ("jobs", ["queued_at", "state", "pipeline"]),
     "ix_jobs_figures": (
         "jobs",
         ["done_at", "state", "queued_at", "claimed_at", "priority", "pipeline", "outcome", "owner"],
