@@ -32,6 +32,7 @@ TEXTS = frozenset(("AE", "CS", "DA", "DT", "LO", "LT", "PN", "SH", "ST", "TM", "
 IDENTITY = ("Patient", "OtherPatient", "Accession", "AdmissionID", "IssuerOf", "MilitaryRank", "ResponsiblePerson")
 NOT_IDENTITY = frozenset(("PatientAge", "PatientOrientation", "PatientPosition", "PatientSex", "PatientSize"))
 
+BY_NAME = "it reads only when it is asked for by name (automatic = false)"
 DAYS_PER = {"D": 1.0, "W": 7.0, "M": 365.25 / 12, "Y": 365.25}  # Age String, PS3.5 Table 6.2-1
 
 
@@ -95,6 +96,7 @@ class Route:
     when: Mapping[str, object] = field(default_factory=dict)
     deliver_to: tuple[str, ...] = ()
     priority: int = 5
+    automatic: bool = True  # else it wants no study: only who names it gets it
     conditions: tuple[Condition, ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -116,7 +118,10 @@ class Match:
 
 def route(headers: Sequence[Dataset], routes: Mapping[str, Route]) -> list[Match]:
     """What each rule says of a study, given one header per series."""
-    return [match(name, rule.conditions, headers) for name, rule in routes.items()]
+    return [
+        match(name, rule.conditions, headers) if rule.automatic else Match(name, matched=False, why=BY_NAME)
+        for name, rule in routes.items()
+    ]
 
 
 def conditions_of(place: str, when: Mapping[str, object]) -> tuple[Condition, ...]:

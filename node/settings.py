@@ -164,6 +164,7 @@ class PipelineLine(_Table):
     when: dict[str, Any] = {}
     deliver_to: tuple[str, ...] = ()
     priority: int = Field(default=5, ge=0, le=9)
+    automatic: bool = True
 
 
 class Settings(_Table):
@@ -214,6 +215,15 @@ class Settings(_Table):
         "mr_brain_type": PipelineLine(
             use="pipelines.mr_brain_type:BrainTumourType",
             when={"Modality": "MR", "BodyPartExamined": ["BRAIN", "HEAD"]},
+        ),
+        "enhance": PipelineLine(
+            use="pipelines.enhance:Enhance",
+            when={
+                "Modality": ["MR", "CT", "US"],
+                "BodyPartExamined": ["BRAIN", "HEAD", "HEART", "CARDIAC", "BREAST"],
+            },
+            priority=8,
+            automatic=False,
         ),
     }
 

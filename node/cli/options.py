@@ -70,6 +70,7 @@ def routes_of(settings: Settings) -> dict[str, Route]:
             when=line.when,
             deliver_to=line.deliver_to,
             priority=line.priority,
+            automatic=line.automatic,
         )
         for name, line in settings.pipelines.items()
     }

@@ -79,7 +79,8 @@ def derived_images(made: DerivedSeries, stamp: Stamp, *, place: int) -> list[Dat
 
 
 def _image(made: DerivedSeries, stamp: Stamp, source: Dataset, pixels: NDArray[np.float32], place: int) -> Dataset:
-    _refuse(source)
+    if reason := underivable(source):
+        raise InvalidEvidence(reason)
     result = Dataset()
     for element in _kept(source):
         result.add(element)
@@ -100,13 +101,15 @@ def _image(made: DerivedSeries, stamp: Stamp, source: Dataset, pixels: NDArray[n
     return result
 
 
-def _refuse(source: Dataset) -> None:
+def underivable(source: Dataset) -> str | None:
+    """Why no image can be derived from this one; None if one can."""
     if text(source, "SOPClassUID") not in IMAGES:
-        raise InvalidEvidence("a derived series is made of MR, CT and US images of one frame alone")
+        return "a derived series is made of MR, CT and US images of one frame alone"
     if (number(source, "NumberOfFrames") or 1) > 1 or number(source, "SamplesPerPixel") != 1:
-        raise InvalidEvidence("a derived series is made of grey images of one frame alone")
+        return "a derived series is made of grey images of one frame alone"
     if "ModalityLUTSequence" in source or number(source, "BitsAllocated") not in (8, 16):
-        raise InvalidEvidence("a derived series is made of 8 or 16 bit pixels with a Rescale Slope alone")
+        return "a derived series is made of 8 or 16 bit pixels with a Rescale Slope alone"
+    return None
 
 
 def _kept(source: Dataset) -> Iterable[DataElement]:

@@ -102,7 +102,8 @@ def _content(told: Told, form: Form, drawn: Drawn) -> Content:
     writing = Writing(outcome.series, told.stamp.algorithm, drawn, form.regions)
     written, loose = groups(outcome, told.tracks, writing)
     is_found = any(finding.present for finding in outcome.findings)
-    words = "findings" if is_found else "nothing found"
+    is_made = bool(outcome.derived) and not outcome.findings  # it has looked for nothing
+    words = "findings" if is_found else "derived images" if is_made else "nothing found"
     return Content(codes.SUCCEEDED, words, told.read, written, loose, [*outcome.notes, *drawn.notes])
 
 

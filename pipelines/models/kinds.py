@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from pipelines.models.denoiser import Denoiser
 from pipelines.models.detector import SqueezeDetector
 from pipelines.models.layout import LayoutClassifier
 from pipelines.models.squeeze import SqueezeClassifier, SqueezeLocator
@@ -11,6 +12,7 @@ from pipelines.models.unet import ResidualUNet, SqueezeOutliner, SqueezeUNet
 from pipelines.models.unet3d import ResidualUNet3D
 
 KINDS: dict[str, type[nn.Module]] = {
+    "denoiser": Denoiser,
     "layout_classifier": LayoutClassifier,
     "residual": ResidualUNet,
     "residual3d": ResidualUNet3D,
