@@ -111,11 +111,11 @@ def test_with_a_hundred_thousand_waiting_stat_is_next_at_once_and_the_oldest_get
     crowd(ledger, 0, MANY, priority="CASE WHEN i < 10 THEN 9 ELSE 3 + i % 6 END")
     turns = Turns(ledger, Order(urgent_up_to=1, aging_seconds=1), rest_every=5)
 
-    assert fastest(turns) < 0.1
-    assert fastest(ledger.ready) < 1.0  # what the clock asks every five seconds
+    assert fastest(turns) < 0.5
+    assert fastest(ledger.ready) < 2.0  # what the clock asks every five seconds
     stat = queued(ledger, 1, priority=0, at=now)
     assert turns() == stat
-    assert fastest(lambda: claimed(ledger, ledger.job(stat), at=now), times=1) < 0.5
+    assert fastest(lambda: claimed(ledger, ledger.job(stat), at=now), times=1) < 2.0
 
     crowd(ledger, MANY, MANY + 200, priority="0")  # urgent work that does not end
     done = [claimed(ledger, ledger.job(turns() or 0), at=now).job for _ in range(50)]

@@ -30,10 +30,14 @@ class Jobs(Chapter):
     def ready(self, now: float | None = None, *, limit: int = 1000) -> list[tuple[int, int]]:
         """(job id, priority) of what can be claimed: the most urgent first, then the oldest."""
         moment = self._now(now)
-        with self._database.reading() as db:
-            query = select(jobs.c.id, jobs.c.priority).where(_claimable(moment))
-            query = query.order_by(jobs.c.priority, jobs.c.queued_at, jobs.c.id).limit(limit)
-            return [(row.id, row.priority) for row in db.execute(query)]
+        columns = select(jobs.c.id, jobs.c.priority, jobs.c.queued_at).where(unhindered(moment))
+        queued = columns.where(jobs.c.state == JobState.QUEUED, jobs.c.not_before <= moment)
+        deserted = columns.where(jobs.c.state == JobState.RUNNING, jobs.c.lease_until <= moment)
+        order = (jobs.c.priority, jobs.c.queued_at, jobs.c.id)
+        with self._database.reading() as db:  # two queries, for each has an index to go along
+            rows = [row for query in (queued, deserted) for row in db.execute(query.order_by(*order).limit(limit))]
+        rows.sort(key=lambda row: (row.priority, row.queued_at, row.id))
+        return [(row.id, row.priority) for row in rows[:limit]]
 
     def claim(self, job_id: int, *, owner: str, lease_seconds: float, now: float | None = None) -> Claim | None:
         """The right to do the job, or None: it is not to be had, or has just been put into quarantine."""
