@@ -94,7 +94,6 @@ def queued(home: Home, study_uid: str, *, ago: float, pipeline: str = "mr_brain"
         route.use,
         route.priority,
         ("PACS",),
-        "ohif",
         "Modality is MR and BodyPartExamined is BRAIN, in 1 of 1 series",
     )
     ledger = home.ledger
