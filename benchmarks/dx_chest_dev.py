@@ -172,7 +172,7 @@ def outlines(data: Path, labels: Path, split: str) -> dict[str, Any]:
 
 def page(said: dict[str, dict[str, Any]], split: str) -> str:
     lines = [
-        f"# dx_chest 1.0.0 on the split `{split}`",
+        f"# dx_chest 1.1.0 on the split `{split}`",
         "",
         "How to repeat it, with the DICOM of both sets, as `to_dicom.py` makes it:",
         "",

@@ -31,9 +31,11 @@ from typing import Any
 
 import psutil
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tests.peers import where
+
+HERE = Path(__file__).resolve().parent
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1", "PYTHONPATH": str(HERE.parent)}
 PEERS = ("Orthanc", "storescp")
 
@@ -205,8 +207,7 @@ def _wait_for_echo(port: int) -> None:
 
 
 def _program(name: str) -> str:
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
-    if not found:
+    if not (found := where(name)):
         raise SystemExit(f"{name} is not installed here")
     return found
 

@@ -29,7 +29,7 @@ from pipelines.series import Series
 from pipelines.study import Study
 from pipelines.windows import MM, SIDE, at_scale, corners, cut, from_scale, put_together
 
-CARD = Path(__file__).parent / "weights" / "ct_chest-1.0.0.json"
+CARD = Path(__file__).parent / "weights" / "ct_chest-1.1.0.json"
 LABEL = "tumor"
 LOOK = Look((2 * SIDE, 2 * SIDE), window=(-1350.0, 150.0))  # HU; twice as fine as the patch, for a smooth outline
 DOMAIN = Domain(

@@ -22,8 +22,8 @@ from pipelines.pictures import Look
 from pipelines.series import Series
 from pipelines.study import Study
 
-CARD = Path(__file__).parent / "weights" / "ct_head-1.0.0.json"
-KIND = "squeeze_classifier"
+CARD = Path(__file__).parent / "weights" / "ct_head-1.1.0.json"
+KIND = "mobile_classifier"
 CLASSES = ("hemorrhage",)
 LOOK = Look((192, 192), window=(0.0, 80.0))  # HU: the brain window that the set was stored with
 DOMAIN = Domain(
@@ -51,6 +51,9 @@ class HeadHaemorrhage:
     @property
     def algorithm(self) -> Algorithm:
         return self._classifier.algorithm
+
+    def warm_up(self) -> str:
+        return self._classifier.warm_up()
 
     def __call__(self, study: Study) -> tuple[Findings, ...]:
         return self._classifier.read(readable(study), self._say)

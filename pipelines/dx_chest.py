@@ -30,7 +30,7 @@ from pipelines.pictures import Look, Picture, pictures
 from pipelines.series import Series
 from pipelines.study import BadPixels, Study
 
-CARD = Path(__file__).parent / "weights" / "dx_chest-1.0.0.json"
+CARD = Path(__file__).parent / "weights" / "dx_chest-1.1.0.json"
 DOMAIN = Domain(
     "a frontal X-ray of the chest",
     modalities=frozenset({"CR", "DX"}),
@@ -54,8 +54,8 @@ SAID = {
 }
 SITES = {"right lung": codes.LUNG, "left lung": codes.LUNG, "heart": codes.HEART}
 
-OUTLINE_LOOK = Look((160, 160))
-CLASS_LOOK = Look((192, 192))
+OUTLINE_LOOK = Look((256, 256))
+CLASS_LOOK = Look((256, 256))
 TURN_LOOK = Look((64, 64))
 SMALLEST_SHARE = 0.005  # of the picture; what is smaller is no lung and no heart
 

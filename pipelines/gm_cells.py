@@ -28,7 +28,7 @@ from pipelines.pictures import Look, Picture, by_size, pictures
 from pipelines.series import Series
 from pipelines.study import BadPixels, Study
 
-CARD = Path(__file__).parent / "weights" / "gm_cells-1.0.0.json"
+CARD = Path(__file__).parent / "weights" / "gm_cells-1.1.0.json"
 # Organs are not read: which tissues the nuclei of the training are of is not known.
 DOMAIN = Domain("a microscope picture", frozenset({"GM", "SM"}), frozenset({"BLOOD"}))
 NUCLEI, SMEAR, OTHER = KINDS = ("nuclei", "blood smear", "other")

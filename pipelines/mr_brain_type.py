@@ -21,8 +21,8 @@ from pipelines.pictures import Look
 from pipelines.series import Series
 from pipelines.study import Study
 
-CARD = Path(__file__).parent / "weights" / "mr_brain_type-1.0.0.json"
-KIND = "squeeze_classifier"
+CARD = Path(__file__).parent / "weights" / "mr_brain_type-1.1.0.json"
+KIND = "mobile_classifier"
 CLASSES = ("glioma", "meningioma", "pituitary", "no tumor")
 CODES = {
     "glioma": codes.GLIOMA,
@@ -30,7 +30,7 @@ CODES = {
     "pituitary": codes.PITUITARY_ADENOMA,
 }
 ANY = "any of these tumors"  # said in place of "no tumor": the rest of the brain was not judged, so it is not "normal"
-LOOK = Look((128, 128))
+LOOK = Look((192, 192))
 DOMAIN = Domain(
     "a T1 of the brain after contrast",
     frozenset({"MR"}),
@@ -52,6 +52,9 @@ class BrainTumourType:
     @property
     def algorithm(self) -> Algorithm:
         return self._classifier.algorithm
+
+    def warm_up(self) -> str:
+        return self._classifier.warm_up()
 
     def __call__(self, study: Study) -> tuple[Findings, ...]:
         return self._classifier.read(readable(study), self._say)

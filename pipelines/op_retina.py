@@ -25,7 +25,7 @@ from pipelines.pictures import Picture, by_size, pictures
 from pipelines.series import Series
 from pipelines.study import BadPixels, Study
 
-CARD = Path(__file__).parent / "weights" / "op_retina-1.0.0.json"
+CARD = Path(__file__).parent / "weights" / "op_retina-1.1.0.json"
 LABEL = "vessel"
 DOMAIN = Domain("a photograph of the fundus", frozenset({"OP"}), frozenset({"EYE", "RETINA", "FUNDUS"}))
 MOST_PICTURES = 12  # of a series

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-CANVAS = (192, 256)  # rows, columns that the detector sees: four fifths of the pictures that it was trained on
+CANVAS = (240, 320)  # rows, columns that the detector sees: those of the pictures that it was trained on
 STRIDE = 4
 CLASSES = ("red blood cell", "white blood cell", "platelet")
 _MOST = 400  # cells of one class in a picture

@@ -31,12 +31,12 @@ from pipelines.scale import mm_per_pixel, size_of
 from pipelines.series import Series
 from pipelines.study import Study
 
-CARD = Path(__file__).parent / "weights" / "us_breast-1.0.0.json"
+CARD = Path(__file__).parent / "weights" / "us_breast-1.1.0.json"
 LABEL = "lesion"
 CLASSES = ("normal", "benign", "malignant")
 CODES = {"normal": codes.NORMAL, "benign": codes.BENIGN, "malignant": codes.MALIGNANT}
 # Stretched, since most of the pictures to learn from had lost their proportions.
-LOOKS = {"class": Look((144, 144), stretch=True), "outline": Look((96, 96), stretch=True)}
+LOOKS = {"class": Look((192, 192), stretch=True), "outline": Look((160, 160), stretch=True)}
 DOMAIN = Domain("an ultrasound of a breast", frozenset({"US"}), frozenset({"BREAST"}), r"breast|mamma", smallest=64)
 SMALLEST_SHARE = 0.3  # of the largest part of an outline; smaller ones are dropped
 

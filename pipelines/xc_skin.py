@@ -18,10 +18,10 @@ from pipelines.evidence import codes
 from pipelines.pictures import Look
 from pipelines.study import Study
 
-CARD = Path(__file__).parent / "weights" / "xc_skin-1.0.0.json"
-KIND = "squeeze_classifier"
+CARD = Path(__file__).parent / "weights" / "xc_skin-1.1.0.json"
+KIND = "mobile_classifier"
 CLASSES = ("melanoma",)
-LOOK = Look((144, 144), colour=True, stretch=True)  # the set was squashed, so every picture is
+LOOK = Look((224, 224), colour=True, stretch=True)  # the set was squashed, so every picture is
 DOMAIN = Domain("a dermoscopic picture", frozenset({"XC", "DMS"}), frozenset({"SKIN"}), r"derm(at)?oscop|skin")
 
 
@@ -39,6 +39,9 @@ class SkinMelanoma:
     @property
     def algorithm(self) -> Algorithm:
         return self._classifier.algorithm
+
+    def warm_up(self) -> str:
+        return self._classifier.warm_up()
 
     def __call__(self, study: Study) -> tuple[Findings, ...]:
         return self._classifier.read(DOMAIN.series(study), self._say)

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import functools
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -46,8 +47,13 @@ def needs_shared(*parts: str) -> pytest.MarkDecorator:
 
 
 def where(program: str) -> str | None:
-    """The path of a system program; Debian keeps Orthanc in /usr/sbin, which is not on everyone's PATH."""
-    return shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+    """The path of a system program; Debian keeps Orthanc in /usr/sbin, which is not on everyone's PATH.
+
+    Never one of the virtual environment: pynetdicom puts scripts there that are called as dcmtk's programs are.
+    """
+    own = str(Path(sys.executable).parent)
+    path = os.pathsep.join(each for each in os.environ["PATH"].split(os.pathsep) if each != own)
+    return shutil.which(program, path=path) or shutil.which(program, path="/usr/sbin:/sbin")
 
 
 def free_port() -> int:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from pipelines.models import store
 from pipelines.models.foreign import Origin, RefusedWeights, as_ours, checkpoint
+from pipelines.models.mobile import MobileClassifier
 from pipelines.models.squeeze import SqueezeClassifier
 from pipelines.models.unet import ResidualUNet
 from pipelines.training import loop
@@ -176,3 +177,10 @@ def test_what_a_training_started_from_stands_in_the_header_of_its_weights(tmp_pa
     options = replace(OPTIONS, epochs=1, checks=1)
     result = loop.fit(classify(discs(8), options), tmp_path, options, init=f"{origin}@{digest}")
     assert facts_of(result.weights)["init_sha256"] == digest
+
+
+@needs_shared("data", "weights")
+def test_our_mobile_net_takes_all_that_imagenet_gave_it() -> None:
+    ours = MobileClassifier(1, 2)
+    taken = store.initialise(ours, WEIGHTS / "mobilenet_v2_imagenet_backbone.safetensors")
+    assert taken == {name for name in ours.state_dict() if name.startswith("features.")}

@@ -23,7 +23,7 @@ from node.instance import DEFLATED
 from node.ledger import Ledger
 from node.listener import Listener, Peer, Tls, listening
 from node.spool import Spool
-from tests.peers import ROOT, SHARED, needs, needs_shared, wait_until
+from tests.peers import ROOT, SHARED, needs, needs_shared, wait_until, where
 from tests.senders import EXPLICIT, Notebook, Raw, ct, echo, encoded, listener_process, options, store
 from tests.slices import CT, saved
 
@@ -131,7 +131,7 @@ def test_two_contents_under_one_uid_are_both_kept(listener: Listener, spool: Spo
 def test_ten_storescu_at_once_lose_nothing(listener: Listener, spool: Spool, tmp_path: Path) -> None:
     for number in range(100):
         saved(ct(number, size=64), tmp_path / f"{number % 10}" / f"{number}.dcm")
-    command = ["storescu", "-R", "+sd", "-aec", "WETREAD", "127.0.0.1", str(listener.port)]
+    command = [where("storescu") or "", "-R", "+sd", "-aec", "WETREAD", "127.0.0.1", str(listener.port)]
     senders = [subprocess.Popen([*command, str(tmp_path / f"{number}")]) for number in range(10)]
     assert [sender.wait(60) for sender in senders] == [0] * 10
     assert len(files(spool.objects)) == 100

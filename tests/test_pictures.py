@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines.models.certainty import familiar, probabilities, strangeness
+from pipelines.models.mobile import Conv
 from pipelines.models.shipped import ModelCard, Networks
 from pipelines.models.store import DamagedWeights
 from pipelines.pictures import Look
@@ -114,6 +115,23 @@ def test_a_classifier_learns_to_tell_discs_from_none(tmp_path: Path) -> None:
     result = loop.fit(classify(discs(), options), tmp_path, options)
     assert result.best is not None
     assert result.best > 0.9
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_classifier_learns_on_a_gpu_too(tmp_path: Path) -> None:
+    options = replace(OPTIONS, device="cuda")
+    result = loop.fit(classify(discs(), options), tmp_path, options)
+    assert result.best is not None
+    assert result.best > 0.95
+
+
+def test_a_mobile_net_halves_as_its_weights_were_trained_to() -> None:
+    halving = Conv(1, 1, kernel=3, stride=2)
+    torch.nn.init.ones_(halving[0].weight)
+    torch.nn.init.zeros_(halving[0].bias)
+    corner = torch.zeros(1, 1, 4, 4)
+    corner[..., 0, 0] = corner[..., 3, 3] = 1.0
+    assert halving(corner)[0, 0].tolist() == [[1, 0], [0, 1]]  # nothing is added above and on the left
 
 
 def test_an_outliner_learns_to_outline_discs(tmp_path: Path) -> None:

@@ -33,17 +33,18 @@ def _bar() -> Progress:
 @click.option("--data", required=True, help="Folder of DICOM studies with index.csv, as the README describes.")
 @click.option("--labels", help="Folder that the mask column of index.csv is relative to; default: --data.")
 @click.option("--out", "target", required=True, type=click.Path(path_type=Path), help="Where the run lies.")
-@click.option("--budget", help="How long to train: 90s, 30m, 2h; default: 30m, or as many --epochs as are named.")
+@click.option("--budget", help="How long to train: 90s, 30m, 2h; default: what the recipe says.")
 @click.option("--epochs", type=click.IntRange(1), help="Instead of a time: repeatable.")
 @click.option("--part", help="Which of its networks, where it has several; default: the first.")
 @click.option("--split", "splits", multiple=True, default=("train",), show_default=True, help="Rows to learn from.")
 @click.option("--fold", default=4, show_default=True, type=click.IntRange(0, 4), help="Kept apart, and judged on.")
 @click.option("--init", metavar="FILE[@SHA256]", help="Weights to start from: safetensors, or a checkpoint of torch.")
 @click.option("--seed", default=0, show_default=True)
+@click.option("--device", help="cpu, or cuda; default: a GPU where there is one.")
 @click.option("--resume", is_flag=True, help="Go on where a stopped run left off.")
 def train(
     pipeline: str, data: str, labels: str | None, target: Path, budget: str | None, epochs: int | None,
-    part: str | None, splits: tuple[str, ...], fold: int, init: str | None, seed: int, resume: bool,
+    part: str | None, splits: tuple[str, ...], fold: int, init: str | None, seed: int, device: str | None, resume: bool,
 ) -> None:  # fmt: skip
     """Train a pipeline's network on labelled studies; resumable, with a learning curve as a picture.
 
@@ -55,7 +56,7 @@ def train(
 
     if budget and epochs:
         raise BadSettings("--budget and --epochs: one of them")
-    seconds = None if epochs else seconds_of(budget or "30m")
+    seconds = seconds_of(budget) if budget else None
     with _bar() as bar:
         task = bar.add_task("reading the studies", total=1.0)
 
@@ -77,6 +78,7 @@ def train(
                 seed=seed,
                 fold=fold,
                 init=init,
+                device=device,
                 resume=resume,
                 progress=show,
             )

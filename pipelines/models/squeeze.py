@@ -50,8 +50,15 @@ class SqueezeLocator(SqueezeClassifier):
 
     def forward(self, x: Tensor) -> list[Tensor]:  # type: ignore[override]
         maps = self.maps(x)
-        where = self.place(maps)
-        logits = self.head(self.dropout(maps.mean((2, 3))))
-        spots = where.flatten(1)
-        top = spots.topk(max(1, round(self.surest * spots.shape[1])), dim=1).values.mean(1, keepdim=True)
-        return [torch.cat((logits[:, :1] + top, logits[:, 1:]), 1), where]
+        return located(self.head(self.dropout(maps.mean((2, 3)))), self.place(maps), self.surest)
+
+
+def located(logits: Tensor, where: Tensor, surest: float) -> list[Tensor]:
+    """Logits (N, outputs), of which the first gains what its surest places (N, 1, rows, columns) say; and the places.
+
+    Args:
+        surest: The share of the places that speaks for the picture.
+    """
+    spots = where.flatten(1)
+    top = spots.topk(max(1, round(surest * spots.shape[1])), dim=1).values.mean(1, keepdim=True)
+    return [torch.cat((logits[:, :1] + top, logits[:, 1:]), 1), where]

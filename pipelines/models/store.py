@@ -21,7 +21,7 @@ def save(net: nn.Module, file: Path, facts: dict[str, str]) -> None:
     part = file.with_suffix(".part")
     tensors = {
         # The variance of a batch norm can be beyond 65,504, the largest number of half precision.
-        name: (value.half() if value.is_floating_point() and "running" not in name else value).contiguous()
+        name: (value.half() if value.is_floating_point() and "running" not in name else value).contiguous().cpu()
         for name, value in net.state_dict().items()
     }
     save_file(tensors, part, metadata=facts)

@@ -140,13 +140,16 @@ def squeeze_features(channels: int) -> nn.ModuleDict:
 class SqueezeUNet(nn.Module):
     """SqueezeNet 1.1's features (padded, so that sizes halve evenly) and one more step down."""
 
-    def __init__(self, channels: int, inner: Sequence[int] = (32, 64, 128, 160), *, outputs: int = 1) -> None:
+    def __init__(
+        self, channels: int, inner: Sequence[int] = (32, 64, 128, 160), *, outputs: int = 1, deepest: int = 256
+    ) -> None:
+        """``inner``: widths of the decoder, finest first; ``deepest``: of the step below the encoder."""
         super().__init__()
         self.features = squeeze_features(channels)
         # Without batch norm the encoder's features are hundreds large: they would drown the decoder's.
         self.levelled = nn.ModuleList(Levelled(width) for width in (64, 128, 256, 512))
-        self.deepest = Residual(512, 256, stride=2, dropout=0.1)
-        self.decoder = Decoder((64, 128, 256, 512, 256), inner=inner, outputs=outputs)
+        self.deepest = Residual(512, deepest, stride=2, dropout=0.1)
+        self.decoder = Decoder((64, 128, 256, 512, deepest), inner=inner, outputs=outputs)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         features = [F.relu(self.features["0"](x))]

@@ -73,24 +73,24 @@ def _grid(images: Tensor, how: Augment) -> Tensor:
     theta[:, 0, 0], theta[:, 0, 1] = side * cos * size * squeeze, -sin * size * ratio * up
     theta[:, 1, 0], theta[:, 1, 1] = side * sin * size / ratio, cos * size / squeeze * up
     theta[:, :, 2] = torch.empty(n, 2).uniform_(-2, 2) * how.shift
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    grid = F.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
     if not how.bend:
         return grid
-    bend = torch.randn(n, 2, 7, 7) * 2 * how.bend
+    bend = (torch.randn(n, 2, 7, 7) * 2 * how.bend).to(images.device)
     return grid + F.interpolate(bend, size=(rows, columns), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
 
 
 def _grey_values(x: Tensor, how: Augment) -> Tensor:
     n, channels = x.shape[:2]
-    x = x.clamp(1e-4, 1).pow(torch.exp(_uniform(n, how.gamma))[:, None, None, None])
+    x = x.clamp(1e-4, 1).pow(torch.exp(_uniform(n, how.gamma))[:, None, None, None].to(x.device))
     gain = torch.exp(_uniform(n, how.gain)[:, None] + _uniform(n * channels, how.tint).view(n, channels))
-    x = x * gain[:, :, None, None]
-    coarse = torch.rand(n) < how.blur
-    if coarse.any():
+    x = x * gain[:, :, None, None].to(x.device)
+    coarse = torch.nonzero(torch.rand(n) < how.blur).flatten().to(x.device)
+    if len(coarse):
         small = F.avg_pool2d(x[coarse], 2)
         x[coarse] = F.interpolate(small, size=x.shape[2:], mode="bilinear", align_corners=False)
     spread = torch.rand(n)[:, None, None, None] * how.noise * (torch.rand(n) < 0.5)[:, None, None, None]
-    return (x + torch.randn(x.shape) * spread).clamp(0, 1)
+    return (x + torch.randn_like(x) * spread.to(x.device)).clamp(0, 1)
 
 
 def _erased(x: Tensor, how: Augment) -> Tensor:

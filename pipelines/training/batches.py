@@ -28,7 +28,9 @@ class Sampler:
     cases: Sequence[Case]
     size: int
     seed: int
+    device: str = "cpu"  # where pictures are changed
     _tables: dict[bool, dict[bool, _Table]] = field(init=False, repr=False)
+    _places: dict[int, list[NDArray[np.intp]]] = field(init=False, repr=False)
 
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
         """Images (size, CHANNELS, rows, columns) and masks (size, 1, rows, columns), changed at random."""
@@ -38,13 +40,13 @@ class Sampler:
             pairs = [self._slice(rng, with_lesion=place % 8 < 5) for place in range(self.size)]
             images = torch.cat([image for image, _ in pairs])
             masks = torch.cat([mask for _, mask in pairs])
-            return augment(images, masks)
+            return augment(images.to(self.device), masks.to(self.device))
 
     def _slice(self, rng: np.random.Generator, *, with_lesion: bool) -> tuple[Tensor, Tensor]:
         table = self._tables[bool(rng.random() < SYNTHETIC_SHARE) and bool(self._tables[True][with_lesion][0])]
         places, weights = table[with_lesion]
         case = self.cases[places[int(rng.choice(len(places), p=weights))]]
-        slices = self._slices(case, with_lesion)
+        slices = self._places[id(case)][with_lesion]
         index = torch.tensor([int(rng.choice(slices))])
         # Neighbours two slices off now and then: the distance between slices differs from scanner to scanner.
         images = stack(case.images, index, step=2 if rng.random() < 0.2 else 1).float()
@@ -55,6 +57,8 @@ class Sampler:
         return np.flatnonzero(case.mask.flatten(1).any(1).numpy() == with_lesion)
 
     def __post_init__(self) -> None:
+        places = {id(case): [self._slices(case, with_lesion) for with_lesion in (False, True)] for case in self.cases}
+        object.__setattr__(self, "_places", places)
         tables = {
             synthetic: {with_lesion: self._table(synthetic, with_lesion) for with_lesion in (False, True)}
             for synthetic in (False, True)
@@ -64,7 +68,7 @@ class Sampler:
     def _table(self, synthetic: bool, with_lesion: bool) -> _Table:
         """Places of the cases that have such slices, and how often each is drawn: by the root of their number."""
         counts = {
-            place: len(self._slices(case, with_lesion))
+            place: len(self._places[id(case)][with_lesion])
             for place, case in enumerate(self.cases)
             if case.is_synthetic == synthetic
         }
@@ -80,7 +84,7 @@ def augment(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     masks = (F.grid_sample(masks, grid, mode="bilinear", padding_mode="zeros", align_corners=False) > 0.5).float()
     images = _grey_values(images)
-    images[missing | _taken_away(images)] = 0.0
+    images[missing | _taken_away(images).to(images.device)] = 0.0
     return images, masks
 
 
@@ -101,8 +105,8 @@ def _grid(images: Tensor) -> Tensor:
     theta[:, 0, 0], theta[:, 0, 1] = side * cos * size * squeeze, -sin * size * ratio
     theta[:, 1, 0], theta[:, 1, 1] = side * sin * size / ratio, cos * size / squeeze
     theta[:, :, 2] = torch.empty(n, 2).uniform_(-0.08, 0.08)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    bend = torch.randn(n, 2, 8, 7) * 0.025 * (torch.rand(n, 1, 1, 1) < 0.5)
+    grid = F.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
+    bend = (torch.randn(n, 2, 8, 7) * 0.025 * (torch.rand(n, 1, 1, 1) < 0.5)).to(images.device)
     bend = F.interpolate(bend, size=(rows, columns), mode="bilinear", align_corners=False)
     return grid + bend.permute(0, 2, 3, 1)
 
@@ -120,17 +124,18 @@ def _grey_values(x: Tensor) -> Tensor:
     field = torch.randn(n, channels, 4, 4) * 0.15
     field[:, FLAIR_CHANNELS] = field[:, 1:2]
     gain = 4 * torch.exp(field + _per_sequence(n, 0.12))
-    gain = F.interpolate(gain, size=(rows, columns), mode="bilinear", align_corners=False)
-    x.sub_(AIR).div_(4).clamp_(min=1e-4).pow_(torch.exp(_per_sequence(n, 0.15)))
-    x.mul_(gain).add_(_per_sequence(n, 0.12) + AIR)
-    coarse = torch.rand(n) < 0.15
-    if coarse.any():
+    gain = F.interpolate(gain.to(x.device), size=(rows, columns), mode="bilinear", align_corners=False)
+    x.sub_(AIR).div_(4).clamp_(min=1e-4).pow_(torch.exp(_per_sequence(n, 0.15)).to(x.device))
+    x.mul_(gain).add_((_per_sequence(n, 0.12) + AIR).to(x.device))
+    coarse = torch.nonzero(torch.rand(n) < 0.15).flatten().to(x.device)
+    if len(coarse):
         small = F.avg_pool2d(x[coarse], 2)
         x[coarse] = F.interpolate(small, size=(rows, columns), mode="bilinear", align_corners=False)
-    noisy = torch.rand(n) < 0.4
-    if noisy.any():
-        spread = _uniform(int(noisy.sum()), 0.0, 0.25)[:, None, None, None]
-        x[noisy] += torch.randn(x[noisy].shape) * spread
+    noisy = torch.nonzero(torch.rand(n) < 0.4).flatten()
+    if len(noisy):
+        spread = _uniform(len(noisy), 0.0, 0.25)[:, None, None, None].to(x.device)
+        noisy = noisy.to(x.device)
+        x[noisy] += torch.randn_like(x[noisy]) * spread
     return x.clamp_(-LIMIT, LIMIT)
 
 

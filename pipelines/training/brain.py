@@ -15,7 +15,7 @@ from pipelines.models.precision import half_pays
 from pipelines.models.unet import NETWORKS
 from pipelines.training.batches import Sampler
 from pipelines.training.cases import Case, split
-from pipelines.training.loop import Options
+from pipelines.training.loop import Options, device_of
 from pipelines.training.metrics import dice
 
 
@@ -32,7 +32,9 @@ class BrainTask:
         training, judged = split(self.cases, self.options.fold)
         object.__setattr__(self, "_judged", judged)
         object.__setattr__(self, "_training", training)
-        object.__setattr__(self, "_sampler", Sampler(training, self.options.batch, self.options.seed))
+        object.__setattr__(
+            self, "_sampler", Sampler(training, self.options.batch, self.options.seed, self.options.device)
+        )
 
     @property
     def batches(self) -> int:
@@ -66,7 +68,7 @@ def outline_loss(logits: list[Tensor], masks: Tensor, *, apart: bool = False) ->
         apart: The Dice is of each picture by itself, too, so that a small outline counts as much as a large one.
     """
     over = (2, 3) if apart else (0, 2, 3)
-    total = torch.zeros(())
+    total = masks.new_zeros(())
     for level, logit in enumerate(logits):
         target = F.avg_pool2d(masks, 2**level) if level else masks
         logit = logit.float()
@@ -79,9 +81,9 @@ def outline_loss(logits: list[Tensor], masks: Tensor, *, apart: bool = False) ->
 @torch.inference_mode()
 def predict(net: nn.Module, images: Tensor, *, batch: int = 16) -> Tensor:
     """Probabilities (frames, rows, columns) of a case's images (frames, sequences, rows, columns)."""
-    out = []
+    out, device = [], device_of(net)
     for places in torch.split(torch.arange(images.shape[0]), batch):
-        x = stack(images, places).float().to(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=half_pays()):
-            out.append(net(x)[0].float().sigmoid()[:, 0])
+        x = stack(images, places).float().to(device, memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half_pays(device.type)):
+            out.append(net(x)[0].float().sigmoid()[:, 0].cpu())
     return torch.cat(out)

@@ -16,7 +16,7 @@ from pipelines.models.kinds import KINDS
 from pipelines.models.unet3d import probabilities
 from pipelines.mr_hippocampus import LABELS
 from pipelines.training.cases import fold_of
-from pipelines.training.loop import Options
+from pipelines.training.loop import Options, device_of
 from pipelines.training.metrics import dice
 from pipelines.training.volumes import Volume
 
@@ -68,7 +68,7 @@ class HippocampusTask:
     def judge(self, net: nn.Module) -> float | None:
         scores = []
         for each in self.of_fold(self.options.fold):
-            found = probabilities(net, each.image).argmax(0).numpy()
+            found = probabilities(net, each.image.to(device_of(net))).argmax(0).cpu().numpy()
             scores.append(parts_dice([found == part for part in PARTS], each.labels))
         return float(np.mean(scores, axis=0).min()) if scores else None
 
@@ -85,7 +85,7 @@ def parts_loss(logits: list[Tensor], truth: Tensor) -> Tensor:
         logits: Finest first, each half as fine as the one before: (N, 3, frames, rows, columns).
         truth: (N, 3, frames, rows, columns), one-hot, the background first.
     """
-    total, over = torch.zeros(()), (0, 2, 3, 4)
+    total, over = truth.new_zeros(()), (0, 2, 3, 4)
     for level, logit in enumerate(logits):
         target = F.avg_pool3d(truth, 2**level) if level else truth
         log = logit.float().log_softmax(1)

@@ -81,6 +81,7 @@ class Options:
     epochs: int | None = None
     seed: int = 0
     fold: int | None = 4
+    device: str = "cpu"  # that the network is on; "cuda": a GPU
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def fit(
     else:
         checkpoint.unlink(missing_ok=True)  # or a later resume would take it for one of this run
     (out / "options.json").write_text(json.dumps(asdict(options), indent=1))
-    held: dict[str, Any] = torch.load(checkpoint, weights_only=True) if goes_on else {}
+    held: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True) if goes_on else {}
     state = _start(task, options, init, held.get("given"))
     if goes_on:
         state.load(held)
@@ -219,7 +220,7 @@ def mean_of(best: Path, last: nn.Module) -> nn.Module:
     with torch.no_grad():
         for name, value in mean.state_dict().items():
             if value.is_floating_point():
-                value.add_(earlier[name]).div_(2)
+                value.add_(earlier[name].to(value.device)).div_(2)
     return mean
 
 
@@ -231,6 +232,7 @@ def _start(task: Task, options: Options, init: Path | str | None, given: Collect
     if given is None:
         given = store.initialise(net, init) if init else frozenset()
         digest = Origin.parse(str(init)).digest if init else ""
+    net.to(options.device)
     groups = [
         {"params": [p for name, p in net.named_parameters() if (name in given) == known], "scale": scale}
         for known, scale in ((False, 1.0), (True, options.encoder_rate / options.rate))
@@ -255,10 +257,10 @@ def _set_rate(optimizer: torch.optim.Optimizer, share: float, options: Options) 
 
 
 def _one_step(state: _State, task: Task, options: Options) -> float:
-    images, truth = task.draw(state.step)
+    images, truth = moved(task.draw(state.step), options.device)
     state.net.train()
     torch.manual_seed(options.seed * 1_000_003 + state.step)  # dropout, the same after a resume
-    with torch.autocast("cpu", torch.bfloat16, enabled=half_pays()):
+    with torch.autocast(options.device.split(":")[0], torch.bfloat16, enabled=half_pays(options.device)):
         outputs = state.net(images)
     loss = task.loss(outputs, truth)
     state.optimizer.zero_grad(set_to_none=True)
@@ -268,10 +270,23 @@ def _one_step(state: _State, task: Task, options: Options) -> float:
     state.step += 1
     decay = min(options.average, (1 + state.step) / (10 + state.step))
     with torch.no_grad():
-        mean, now = state.averaged.state_dict(), state.net.state_dict()
-        for name, value in mean.items():
-            value.lerp_(now[name], 1 - decay) if value.is_floating_point() else value.copy_(now[name])
+        mean, now = list(state.averaged.state_dict().values()), list(state.net.state_dict().values())
+        pairs = [(a, b) for a, b in zip(mean, now, strict=True) if a.is_floating_point()]
+        torch._foreach_lerp_([a for a, _ in pairs], [b for _, b in pairs], 1 - decay)
+        for a, b in zip(mean, now, strict=True):
+            if not a.is_floating_point():
+                a.copy_(b)
     return float(loss.detach())
+
+
+def moved(held: Any, device: str) -> Any:
+    """Tensors, and tuples of them, to a device."""
+    return tuple(moved(each, device) for each in held) if isinstance(held, tuple) else held.to(device)
+
+
+def device_of(net: nn.Module) -> torch.device:
+    """Where the network is, and what it takes must be."""
+    return next(net.parameters()).device
 
 
 def _check(state: _State, task: Task, facts: dict[str, str], best: Path) -> float | None:

@@ -21,11 +21,11 @@ from pipelines.models.unet import ResidualUNet
 from pipelines.nuclei import MULTIPLE, Nucleus, Rule, merged, mirrored, numbered, shown
 from pipelines.training.calibrate import certainty_fit
 from pipelines.training.labelled import LabelledPicture
-from pipelines.training.loop import Options
+from pipelines.training.loop import Options, device_of
 from pipelines.training.matching import Box, Counts, counts, matched
 from pipelines.training.warp import Warp, tint
 
-ARGS: dict[str, Any] = {"channels": 3, "widths": [16, 32, 64, 96], "outputs": 2}  # of the network
+ARGS: dict[str, Any] = {"channels": 3, "widths": [32, 64, 96, 128], "outputs": 2}  # of the network
 RULE = Rule(threshold=0.5, seed=0.5, smallest=3, share=0.0, least=0.0)  # to judge by during training
 _WARP = Warp((160, 160), zoom=(0.75, 1.4), turn=20.0, quarters=True)
 _THRESHOLDS, _SEEDS = (0.4, 0.5), (0.2, 0.3, 0.45)  # what the folds choose from
@@ -125,7 +125,7 @@ class NucleiTask:
 
     def loss(self, outputs: list[Tensor], truth: Tensor) -> Tensor:
         """Cross-entropy and soft Dice of both maps, more where nuclei touch; coarser ones count less."""
-        total = torch.zeros(())
+        total = truth.new_zeros(())
         for level, logits in enumerate(outputs):
             target = F.avg_pool2d(truth, 2**level) if level else truth
             wanted, weight = target[:, :2], 1 + _CONTACT * target[:, 2:]
@@ -173,7 +173,9 @@ def maps(nets: Sequence[nn.Module], image: Tensor) -> tuple[NDArray[np.float32],
     rows, columns = image.shape[1:]
     padded = F.pad(image[None], (0, -columns % MULTIPLE, 0, -rows % MULTIPLE), mode="replicate")[0]
     images = mirrored(padded).to(memory_format=torch.channels_last)
-    both = merged(torch.stack([finest(net(images)).float() for net in nets]))[:, :rows, :columns].numpy()
+    both = merged(torch.stack([finest(net(images.to(device_of(net)))).float().cpu() for net in nets]))[
+        :, :rows, :columns
+    ].numpy()
     return both[0], both[1]
 
 

@@ -17,7 +17,7 @@ from pipelines.models.shipped import finest
 from pipelines.training.augment import Augment, augmented
 from pipelines.training.brain import outline_loss
 from pipelines.training.examples import Examples
-from pipelines.training.loop import Options
+from pipelines.training.loop import Options, device_of
 from pipelines.training.metrics import auroc, dice
 
 
@@ -38,10 +38,11 @@ class Batches:
         """Images 0 to 1, masks and labels of one batch."""
         rng = np.random.default_rng((self.options.seed, step))
         share = (self.often / self.often.sum()).double().numpy()
+        device = self.options.device
         part = self.examples.at(rng.choice(len(self.examples), self.options.batch, p=share / share.sum()).tolist())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**62)))
-            images, masks = augmented(part.images.float() / 255, part.masks.float(), self.augment)
+            images, masks = augmented(part.images.to(device).float() / 255, part.masks.to(device).float(), self.augment)
         return images.to(memory_format=torch.channels_last), masks, part.labels
 
 
@@ -180,9 +181,9 @@ def balanced(labels: Tensor, power: float) -> Tensor:
 @torch.inference_mode()
 def outputs_of(net: nn.Module, images: Tensor, *, batch: int = 32) -> Tensor:
     """Logits of uint8 images (N, channels, rows, columns); of an outlining network the finest."""
-    out = []
+    out, device = [], device_of(net)
     for part in torch.split(images, batch):
-        x = (part.float() / 255).to(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=half_pays()):
-            out.append(finest(net(x)).float())
+        x = (part.to(device).float() / 255).to(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half_pays(device.type)):
+            out.append(finest(net(x)).float().cpu())
     return torch.cat(out)

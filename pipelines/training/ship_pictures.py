@@ -1,6 +1,6 @@
 """From trained members of picture networks to what ships: operating points on the folds, then one file and its card.
 
-    python -m pipelines.training.ship_pictures us_breast --card pipelines/weights/us_breast-1.0.0.json \\
+    python -m pipelines.training.ship_pictures us_breast --card pipelines/weights/us_breast-1.1.0.json \\
         --part outline DICOM LABELS 0=runs/a/weights.safetensors 1=runs/b/weights.safetensors \\
         --part class DICOM LABELS 0=runs/c/weights.safetensors
 

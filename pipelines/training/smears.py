@@ -19,7 +19,7 @@ from pipelines.models.detector import SqueezeDetector
 from pipelines.smears import CANVAS, CLASSES, STRIDE, Cell, Rule, Shown, cells, merged, mirrored, shown
 from pipelines.training.calibrate import certainty_fit
 from pipelines.training.labelled import LabelledPicture
-from pipelines.training.loop import Options
+from pipelines.training.loop import Options, device_of
 from pipelines.training.matching import Box, Counts, counts, matched
 from pipelines.training.warp import tint
 
@@ -183,7 +183,7 @@ def _changed(smear: Smear, rng: np.random.Generator) -> tuple[Tensor, NDArray[np
 def maps(nets: Sequence[nn.Module], view: Shown) -> Tensor:
     """What ``cells`` takes, (classes + 4, rows, columns), as the pipeline has it."""
     images = mirrored(view.image).to(memory_format=torch.channels_last)
-    return merged(torch.stack([net(images).float() for net in nets]))
+    return merged(torch.stack([net(images.to(device_of(net))).float().cpu() for net in nets]))
 
 
 def score(found: Sequence[Cell], smear: Smear) -> Counts:

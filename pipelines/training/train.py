@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from pipelines.training.loop import Progress, TrainResult, fit
 from pipelines.training.pictures import learning_curve
 from pipelines.training.recipes import Sources, recipe
@@ -32,6 +34,7 @@ def train(
     init: Path | str | None = None,
     splits: Collection[str] = ("train",),
     resume: bool = False,
+    device: str | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> TrainResult:
     """Train one member of a pipeline's networks.
@@ -44,6 +47,7 @@ def train(
         init: Weights to start from, such as an encoder trained on ImageNet: a file, or ``FILE@sha256``.
         splits: Which patients are trained on. With "dev" among them nothing may be reported on dev.
         resume: Go on from the checkpoint in ``out`` if there is one.
+        device: "cpu", or "cuda" as torch counts them; the first GPU where there is one.
 
     Raises:
         UnknownPipeline: If there is no recipe for it.
@@ -52,9 +56,10 @@ def train(
         RefusedWeights: If ``init`` is not safe to read, is another file, or hardly fits.
     """
     chosen = recipe(pipeline, part)
-    options = replace(chosen.options, seed=seed, fold=fold, epochs=epochs)
-    if budget_seconds is not None:
-        options = replace(options, budget_seconds=budget_seconds)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    options = replace(chosen.options, seed=seed, fold=fold, device=device)
+    if budget_seconds is not None or epochs is not None:
+        options = replace(options, epochs=epochs, budget_seconds=budget_seconds)
     sources = Sources(
         data, labels, out / "cases", splits, lambda note: progress(Progress(0, 0.0, 0.0, None, 0.0, note))
     )

@@ -17,11 +17,11 @@ from pipelines.models.shipped import finest
 from pipelines.models.unet import ResidualUNet
 from pipelines.training.brain import outline_loss
 from pipelines.training.labelled import LabelledPicture
-from pipelines.training.loop import Options
+from pipelines.training.loop import Options, device_of
 from pipelines.training.metrics import dice
 from pipelines.training.warp import Warp
 
-ARGS: dict[str, Any] = {"channels": 3, "widths": [16, 32, 64], "outputs": 1}  # of the network
+ARGS: dict[str, Any] = {"channels": 3, "widths": [32, 64, 128], "outputs": 1}  # of the network
 _WARP = Warp((128, 128), zoom=(0.8, 1.25), turn=45.0, quarters=True)
 _THRESHOLDS = tuple(round(0.3 + 0.025 * step, 3) for step in range(17))  # what the folds choose from
 
@@ -115,5 +115,5 @@ class VesselTask:
 def vessels(nets: Sequence[nn.Module], view: Shown) -> Tensor:
     """Probabilities (rows, columns) of an image, as the pipeline has them."""
     images = mirrored(view.image).to(memory_format=torch.channels_last)
-    logits = [torch.cat([finest(net(each[None])).float() for each in images]) for net in nets]
+    logits = [torch.cat([finest(net(each[None].to(device_of(net)))).float().cpu() for each in images]) for net in nets]
     return merged(torch.stack(logits))

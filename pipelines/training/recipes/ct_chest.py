@@ -29,7 +29,7 @@ def _task(sources: Sources, options: Options) -> Outline:
         # A tumour is one whichever way the lung is turned.
         Augment(turn=180, size=0.3, shift=0.06, bend=0.015, mirror=True, flip=True, gamma=0.35, gain=0.2, noise=0.06),
         "residual",
-        {"channels": 1, "widths": [16, 32, 64, 96], "outputs": 1},
+        {"channels": 1, "widths": [24, 48, 64, 96], "outputs": 1},
         (LABEL,),
         empty=1.0,
         apart=True,
@@ -40,7 +40,7 @@ JUDGED = {"outline": Judged(_truth, labels=(LABEL,))}
 RECIPES = {
     "outline": Recipe(
         Options(
-            network="residual", batch=16, rate=3e-3, weight_decay=0.05, average=0.98, epochs=50, checks=2, patience=99
+            network="residual", batch=16, rate=3e-3, weight_decay=0.05, average=0.98, epochs=150, checks=4, patience=99
         ),
         _task,
     )

@@ -41,8 +41,8 @@ def _outline(sources: Sources, options: Options) -> Outline:
         examples(sources, OUTLINE_LOOK, drawn),
         options,
         Augment(turn=12, size=0.2, shift=0.08, bend=0.012, gamma=0.35, gain=0.2, erase=0.2),
-        "residual",
-        {"channels": 1, "widths": [16, 32, 48, 64, 96], "outputs": len(OUTLINES)},
+        "squeeze_outliner",
+        {"channels": 1, "inner": [16, 32, 48, 64], "outputs": len(OUTLINES), "deepest": 96},
         OUTLINES,
     )
 
@@ -98,7 +98,7 @@ def _findings(sources: Sources, options: Options) -> FindChest:
         examples(sources, CLASS_LOOK, _read),
         options,
         Augment(turn=12, size=0.15, shift=0.06, mirror=True, gamma=0.3, gain=0.2, erase=0.2),
-        "squeeze_locator",
+        "mobile_locator",
         {"channels": 1, "outputs": len(FINDINGS)},
         FINDINGS,
         judged_by=(0,),
@@ -149,11 +149,22 @@ def told_of(row: Row) -> float:
     return max(TOLD.get(name, 0.0) or TOLD_OTHERWISE * (name != "No Finding") for name in row["label"].split("|"))
 
 
-_CLASSES = Options(network="squeeze_locator", batch=32, rate=1e-3, encoder_rate=3e-4, average=0.99, checks=6)
+_CLASSES = Options(
+    network="mobile_locator", batch=32, rate=1e-3, encoder_rate=3e-4, average=0.99, checks=4, patience=99, epochs=15
+)
 _TURNS = Options(network="layout_classifier", batch=64, rate=3e-3, encoder_rate=3e-3, average=0.98, checks=2)
 RECIPES = {
     "outline": Recipe(
-        Options(network="residual", batch=8, rate=4e-3, encoder_rate=2e-3, average=0.98, checks=4, patience=99),
+        Options(
+            network="squeeze_outliner",
+            batch=16,
+            rate=2e-3,
+            encoder_rate=5e-4,
+            average=0.99,
+            checks=4,
+            patience=99,
+            epochs=200,
+        ),
         _outline,
     ),
     "turn": Recipe(_TURNS, _turned),

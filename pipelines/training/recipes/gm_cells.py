@@ -6,6 +6,7 @@ The index of the part ``kind`` has a column ``kind`` with one of ``KINDS``; "oth
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pipelines.gm_cells import KINDS, LOOK
 from pipelines.training import nuclei, smears
@@ -49,16 +50,16 @@ def _smears(sources: Sources, options: Options) -> smears.SmearTask:
     return smears.SmearTask(pictures, options)
 
 
-_STEADY = {"checks": 3, "patience": 99}  # never ended early
+_STEADY: dict[str, Any] = {"checks": 4, "patience": 99}  # never ended early
 
 RECIPES = {
     "kind": Recipe(
         Options(network="squeeze_classifier", batch=16, rate=1e-3, encoder_rate=3e-4, budget_seconds=120.0, **_STEADY),
         _kind,
     ),
-    "nuclei": Recipe(Options(network="residual", batch=6, rate=3e-3, budget_seconds=600.0, **_STEADY), _nuclei),
+    "nuclei": Recipe(Options(network="residual", batch=6, rate=3e-3, average=0.995, epochs=155, **_STEADY), _nuclei),
     "smears": Recipe(
-        Options(network="squeeze_detector", batch=8, rate=2e-3, encoder_rate=5e-4, budget_seconds=600.0, **_STEADY),
+        Options(network="squeeze_detector", batch=8, rate=2e-3, encoder_rate=5e-4, average=0.99, epochs=80, **_STEADY),
         _smears,
     ),
 }

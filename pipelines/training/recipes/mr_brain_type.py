@@ -41,8 +41,7 @@ def _task(sources: Sources, options: Options) -> Classify:
 RECIPES = {
     "class": Recipe(
         Options(
-            network=KIND, batch=32, rate=1e-3, encoder_rate=4e-4, average=0.98, checks=6, patience=99,
-            budget_seconds=330.0,
+            network=KIND, batch=32, rate=1e-3, encoder_rate=3e-4, average=0.99, checks=4, patience=99, epochs=40,
         ),
         _task,
     )

@@ -56,8 +56,8 @@ def _task(sources: Sources, options: Options) -> Outline:
         _with_neighbours(examples(sources, LOOK, _truth), sources),
         options,
         Augment(turn=30, size=0.15, shift=0.06, bend=0.01, gamma=0.3, gain=0.15),
-        "residual",
-        {"channels": 3, "widths": [16, 32, 64, 128], "outputs": 1},
+        "squeeze_outliner",
+        {"channels": 3, "inner": [16, 32, 48, 64], "outputs": 1, "deepest": 96},
         (LABEL,),
         apart=True,
     )
@@ -66,6 +66,16 @@ def _task(sources: Sources, options: Options) -> Outline:
 JUDGED = {"outline": Judged(_truth, labels=(LABEL,))}
 RECIPES = {
     "outline": Recipe(
-        Options(network="residual", batch=12, rate=3e-3, average=0.99, epochs=12, checks=3, patience=99), _task
+        Options(
+            network="squeeze_outliner",
+            batch=24,
+            rate=2e-3,
+            encoder_rate=5e-4,
+            average=0.99,
+            epochs=100,
+            checks=4,
+            patience=99,
+        ),
+        _task,
     )
 }

@@ -16,6 +16,6 @@ def _vessels(sources: Sources, options: Options) -> VesselTask:
 
 RECIPES = {
     "vessels": Recipe(
-        Options(network="residual", batch=8, rate=3e-3, checks=3, patience=99, budget_seconds=600.0), _vessels
+        Options(network="residual", batch=8, rate=3e-3, average=0.995, checks=4, patience=99, epochs=95), _vessels
     )
 }

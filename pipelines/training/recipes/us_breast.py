@@ -34,7 +34,7 @@ def _classify(sources: Sources, options: Options) -> Classify:
         examples(sources, LOOKS["class"], _class),
         options,
         _AUGMENT,
-        "squeeze_classifier",
+        "mobile_classifier",
         {"channels": 1, "outputs": len(CLASSES)},
         CLASSES,
         exclusive=True,
@@ -48,7 +48,7 @@ def _outlines(sources: Sources, options: Options) -> Outline:
         options,
         Augment(turn=15, size=0.25, shift=0.1, bend=0.01, mirror=True, gamma=0.35, gain=0.2, noise=0.04, erase=0.1),
         "squeeze_outliner",
-        {"channels": 1, "inner": [16, 32, 48, 64], "outputs": 1},
+        {"channels": 1, "inner": [16, 32, 48, 64], "outputs": 1, "deepest": 96},
         (LABEL,),
         empty=0.3,
         apart=True,
@@ -59,14 +59,14 @@ JUDGED = {"class": Judged(_class, classes=CLASSES), "outline": Judged(_outline, 
 RECIPES = {
     "class": Recipe(
         Options(
-            network="squeeze_classifier", batch=24, rate=1e-3, encoder_rate=4e-4, average=0.98, epochs=10, checks=2,
+            network="mobile_classifier", batch=24, rate=1e-3, encoder_rate=3e-4, average=0.99, epochs=40, checks=4,
             patience=99,
         ),
         _classify,
     ),
     "outline": Recipe(
         Options(
-            network="squeeze_outliner", batch=12, rate=2e-3, encoder_rate=5e-4, average=0.98, epochs=40, checks=2,
+            network="squeeze_outliner", batch=12, rate=2e-3, encoder_rate=5e-4, average=0.99, epochs=200, checks=4,
             patience=99,
         ),
         _outlines,

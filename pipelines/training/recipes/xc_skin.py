@@ -32,8 +32,7 @@ def _task(sources: Sources, options: Options) -> Classify:
 RECIPES = {
     "class": Recipe(
         Options(
-            network=KIND, batch=32, rate=1e-3, encoder_rate=3e-4, average=0.98, checks=6, patience=99,
-            budget_seconds=420.0,
+            network=KIND, batch=32, rate=1e-3, encoder_rate=3e-4, average=0.99, checks=4, patience=99, epochs=25,
         ),
         _task,
     )
