@@ -18,11 +18,13 @@ from pipelines.models.store import DamagedWeights
 from pipelines.pictures import Look
 from pipelines.training import calibrate, loop, ship_pictures
 from pipelines.training.augment import Augment, augmented
+from pipelines.training.cases import fold_of
 from pipelines.training.examples import Examples
 from pipelines.training.loop import Options
-from pipelines.training.metrics import auroc
+from pipelines.training.metrics import auroc, dice
 from pipelines.training.pack import facts_of
 from pipelines.training.picture_tasks import Classify, Outline, balanced
+from pipelines.training.teaching import UnfitTeacher, taught
 
 STILL = Augment(turn=0, size=0, shift=0, gamma=0, gain=0, noise=0, blur=0)
 OPTIONS = Options(batch=8, rate=2e-3, average=0.9, checks=2, epochs=8, fold=0)
@@ -139,6 +141,26 @@ def test_an_outliner_learns_to_outline_discs(tmp_path: Path) -> None:
     result = loop.fit(outline(discs(), options), tmp_path, options)
     assert result.best is not None
     assert result.best > 0.8
+
+
+def test_a_teacher_outlines_pictures_that_nobody_did(tmp_path: Path) -> None:
+    outlined, labelled = discs().at(range(30)), discs(80, 64).at(range(40, 80))
+    options = replace(OPTIONS, epochs=60, rate=8e-3)  # until it is sure
+    task = outline(outlined, options)
+    teacher = loop.fit(task, tmp_path, options).weights
+    bare = replace(labelled, masks=torch.zeros_like(labelled.masks))
+    made = taught(task, bare, teacher)
+    fold = {row["patient_id"] for row in bare.rows if fold_of(row["patient_id"]) == OPTIONS.fold}
+    learnt = made.task.examples.at(range(30, len(made.task.examples)))
+    assert fold
+    assert not fold & set(learnt.patients)  # what judges is not learnt from
+    assert made.asked / 2 < made.kept <= made.asked
+    truth = {row["patient_id"]: mask for row, mask in zip(labelled.rows, labelled.masks, strict=True)}
+    scores = [dice(m.numpy(), truth[p].numpy()) for p, m in zip(learnt.patients, learnt.masks, strict=True) if m.any()]
+    assert np.mean(scores) > 0.8
+    other = replace(task, options=replace(OPTIONS, fold=1))
+    with pytest.raises(UnfitTeacher, match="did not leave out the fold 1"):
+        taught(other, bare, teacher)
 
 
 def test_a_run_from_other_weights_goes_on_without_them(tmp_path: Path) -> None:

@@ -39,12 +39,14 @@ def _bar() -> Progress:
 @click.option("--split", "splits", multiple=True, default=("train",), show_default=True, help="Rows to learn from.")
 @click.option("--fold", default=4, show_default=True, type=click.IntRange(0, 4), help="Kept apart, and judged on.")
 @click.option("--init", metavar="FILE[@SHA256]", help="Weights to start from: safetensors, or a checkpoint of torch.")
+@click.option("--teacher", type=click.Path(path_type=Path), help="Weights that outline pictures which nobody did.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--device", help="cpu, or cuda; default: a GPU where there is one.")
 @click.option("--resume", is_flag=True, help="Go on where a stopped run left off.")
 def train(
     pipeline: str, data: str, labels: str | None, target: Path, budget: str | None, epochs: int | None,
-    part: str | None, splits: tuple[str, ...], fold: int, init: str | None, seed: int, device: str | None, resume: bool,
+    part: str | None, splits: tuple[str, ...], fold: int, init: str | None, teacher: Path | None, seed: int,
+    device: str | None, resume: bool,
 ) -> None:  # fmt: skip
     """Train a pipeline's network on labelled studies; resumable, with a learning curve as a picture.
 
@@ -78,6 +80,7 @@ def train(
                 seed=seed,
                 fold=fold,
                 init=init,
+                teacher=teacher,
                 device=device,
                 resume=resume,
                 progress=show,

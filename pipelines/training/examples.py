@@ -100,7 +100,9 @@ def examples(
         NoLabels: If nothing is left to learn from.
     """
     rows = [row for row in index_rows(sources.data, wanted=sources.splits, columns=_COLUMNS) if keep(row)]
-    key = hashlib.sha256(json.dumps([repr(look), rows], sort_keys=True).encode()).hexdigest()
+    key = hashlib.sha256(
+        json.dumps([repr(look), truth.__module__, truth.__qualname__, rows], sort_keys=True).encode()
+    ).hexdigest()
     file = sources.cache / f"{key[:16]}.npz"
     if not file.exists():
         _prepare(rows, sources, look, truth).save(file)

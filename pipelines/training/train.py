@@ -15,9 +15,11 @@ from pathlib import Path
 
 import torch
 
-from pipelines.training.loop import Progress, TrainResult, fit
+from pipelines.training.loop import Progress, Task, TrainResult, fit
+from pipelines.training.picture_tasks import Outline
 from pipelines.training.pictures import learning_curve
-from pipelines.training.recipes import Sources, recipe
+from pipelines.training.recipes import Recipe, Sources, recipe
+from pipelines.training.teaching import UnfitTeacher, taught
 
 
 def train(
@@ -32,6 +34,7 @@ def train(
     seed: int = 0,
     fold: int | None = 4,
     init: Path | str | None = None,
+    teacher: Path | None = None,
     splits: Collection[str] = ("train",),
     resume: bool = False,
     device: str | None = None,
@@ -45,6 +48,7 @@ def train(
         epochs: Instead of seconds.
         fold: The patients to judge by, 0 to 4; None trains on all and never stops early.
         init: Weights to start from, such as an encoder trained on ImageNet: a file, or ``FILE@sha256``.
+        teacher: Weights of the same part and fold that outline pictures which nobody did: they are learnt from as well.
         splits: Which patients are trained on. With "dev" among them nothing may be reported on dev.
         resume: Go on from the checkpoint in ``out`` if there is one.
         device: "cpu", or "cuda" as torch counts them; the first GPU where there is one.
@@ -53,6 +57,7 @@ def train(
         UnknownPipeline: If there is no recipe for it.
         NoLabels: If ``data`` holds nothing to learn from.
         OtherRun: If the checkpoint to resume is of another run.
+        UnfitTeacher: If there is nothing for ``teacher`` to outline, or it is not fit to.
         RefusedWeights: If ``init`` is not safe to read, is another file, or hardly fits.
     """
     chosen = recipe(pipeline, part)
@@ -64,6 +69,16 @@ def train(
         data, labels, out / "cases", splits, lambda note: progress(Progress(0, 0.0, 0.0, None, 0.0, note))
     )
     task = chosen.task(sources, options)
+    if teacher:
+        task = _taught(task, chosen, sources, teacher)
     result = fit(task, out, options, init=init, resume=resume, progress=progress)
     learning_curve(out / "curve.json", out / "curve.png", measure=task.measure)
     return result
+
+
+def _taught(task: Task, chosen: Recipe, sources: Sources, teacher: Path) -> Outline:
+    if chosen.more is None or not isinstance(task, Outline):
+        raise UnfitTeacher("a teacher outlines pictures that nobody did: this part has none")
+    made = taught(task, chosen.more(sources), teacher)
+    sources.said(f"the teacher was sure of {made.kept} of {made.asked} pictures")
+    return made.task

@@ -7,8 +7,12 @@ import pkgutil
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.training.loop import Options, Task
+
+if TYPE_CHECKING:
+    from pipelines.training.examples import Examples
 
 
 class UnknownPipeline(ValueError):
@@ -36,10 +40,15 @@ class Sources:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Hyperparameters, and what makes a task of pictures and of them."""
+    """Hyperparameters, and what makes a task of pictures and of them.
+
+    Attributes:
+        more: Pictures without masks that a teacher may outline; None: there are none.
+    """
 
     options: Options
     task: Callable[[Sources, Options], Task]
+    more: Callable[[Sources], Examples] | None = None
 
 
 def names() -> list[str]:

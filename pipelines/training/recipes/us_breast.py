@@ -29,6 +29,11 @@ def _outline(row: Row, labels: Path) -> Truth | None:
     return Truth(masks=np.asarray(Image.open(labels / row["mask"]))[None] > 0)
 
 
+def _not_outlined(row: Row, _: Path) -> Truth | None:
+    """Whether there is a lesion, of a picture without a mask."""
+    return None if row["mask"] else Truth([float(row["label"] != "normal")], masks=np.zeros((1, 1, 1), bool))
+
+
 def _classify(sources: Sources, options: Options) -> Classify:
     return Classify(
         examples(sources, LOOKS["class"], _class),
@@ -70,5 +75,6 @@ RECIPES = {
             patience=99,
         ),
         _outlines,
+        more=lambda sources: examples(sources, LOOKS["outline"], _not_outlined),
     ),
 }  # fmt: skip
