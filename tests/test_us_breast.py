@@ -145,6 +145,6 @@ def test_lesions_of_real_pictures_are_outlined(pipeline: BreastUltrasound, real:
             drawn = real.drawn(uid)
             scores.append(dice(outlines(run.objects, LABEL).get(uid, np.zeros(drawn.shape, bool)), drawn))
     assert len(scores) > 8
-    assert np.mean(scores) > 0.5  # the card says which lesions are missed
+    assert np.mean(scores) > 0.6
     if shutil.which("dciodvfy"):
         assert [verdict(file) for file in run.objects] == [[] for _ in run.objects]
