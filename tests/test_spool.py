@@ -114,6 +114,18 @@ def test_a_torn_object_is_replaced_when_it_is_sent_again(spool: Spool) -> None:
     assert hashlib.sha256(path.read_bytes()).hexdigest() == arrival.sha256
 
 
+def test_a_sweep_removes_an_object_whose_receiver_died_before_it_was_promised(spool: Spool) -> None:
+    arrival = kept(spool)
+    path, part = spool.path(arrival.sha256), spool.incoming / "part"
+    (link,) = files(spool.pending)
+    link.rename(part)  # as it is between the object's name and its entry in the journal
+    spool.sweep()
+    assert not path.exists()
+    assert files(spool.incoming) == []
+    kept(spool)
+    assert path.exists()  # it may come again
+
+
 def test_a_sweep_removes_what_a_dead_process_was_receiving_and_spares_the_living(spool: Spool) -> None:
     (spool.incoming / "dead.part").write_bytes(b"half")
     with spool.receive(sop_class=CT, sop_uid="1.2.3", transfer_syntax=EXPLICIT) as part:

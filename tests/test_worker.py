@@ -223,7 +223,14 @@ def test_options_come_through_json_as_they_were(tmp_path: Path) -> None:
         evidence=Wanted("references", "LABELMAP", key_objects=True),
     )
     options = WorkerOptions(
-        "sqlite://", "redis://", tmp_path, tmp_path, {"a": route}, {"PACS": secure}, device="cuda:1", memory_gib=2.5
+        "sqlite://",
+        "redis://",
+        spool=tmp_path,
+        evidence=tmp_path,
+        routes={"a": route},
+        destinations={"PACS": secure},
+        device="cuda:1",
+        memory_gib=2.5,
     )
     again = WorkerOptions.from_json(options.to_json())
     assert again == replace(options, routes=again.routes)

@@ -176,7 +176,25 @@ class Spool:
     def sweep(self) -> None:
         """After a start: remove what was being received when its process ended."""
         for part in self.incoming.iterdir():
-            _remove_if_abandoned(part)
+            self._remove_if_abandoned(part)
+
+    def _remove_if_abandoned(self, part: Path) -> None:
+        try:
+            file = os.open(part, os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if (
+                os.fstat(file).st_nlink == 2
+            ):  # killed when it had its name and no journal entry yet: nobody was promised it
+                with part.open("rb") as content:
+                    self.path(hashlib.file_digest(content, "sha256").hexdigest()).unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
+        except BlockingIOError:
+            pass  # another process is receiving it
+        finally:
+            os.close(file)
 
     def unrecorded(self) -> Iterator[Arrival]:
         """What has a journal entry, that is to say what the ledger may not know of; torn objects go to quarantine."""
@@ -242,20 +260,6 @@ def _link_again(present: str, wanted: str) -> None:
     except OSError as error:
         if error.errno != errno.EMLINK:  # sent again 65,000 times before the ledger came back: one entry will do
             raise
-
-
-def _remove_if_abandoned(part: Path) -> None:
-    try:
-        file = os.open(part, os.O_RDONLY)
-    except FileNotFoundError:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        part.unlink(missing_ok=True)
-    except BlockingIOError:
-        pass  # another process is receiving it
-    finally:
-        os.close(file)
 
 
 def _sync(path: Path | str) -> None:

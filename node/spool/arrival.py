@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
 from node.instance import Head
@@ -35,7 +35,7 @@ class Arrival:
     address: str
     received_at: float
     expected: int | None = None
-    patient_id: str = ""
+    patient_id: str = field(default="", repr=False)  # no log may name a patient
 
 
 @dataclass(frozen=True)
