@@ -9,6 +9,7 @@ of the training are not judged; where that is all of them, the series is withhel
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.base import Finding, Findings, SaliencyMap, WithheldStudy
+from pipelines.base import Algorithm, Finding, Findings, SaliencyMap, WithheldStudy
 from pipelines.carded import Carded
 from pipelines.evidence.codes import CLASS_ACTIVATION
 from pipelines.instance import number, text
@@ -29,6 +30,7 @@ from pipelines.models.certainty import probabilities, strangeness, undecided
 from pipelines.pictures import Look, Picture, Seen, pictures
 from pipelines.pixels import BadPixels
 from pipelines.series import Series
+from pipelines.study import Study
 
 ROLE = "class"
 AS_IT_IS: tuple[int, ...] = ()
@@ -200,6 +202,43 @@ def by_shape(pairs: Sequence[tuple[int, NDArray[np.float32]]]) -> list[list[tupl
     for pair in pairs:
         groups.setdefault(pair[1].shape, []).append(pair)
     return list(groups.values())
+
+
+class ClassPipeline(ABC):
+    """A pipeline that says which classes a picture shows: which series it reads, and what it says, is its own."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+
+    @property
+    def device(self) -> str:
+        return self._classifier.device
+
+    @property
+    def algorithm(self) -> Algorithm:
+        return self._classifier.algorithm
+
+    def warm_up(self) -> str:
+        return self._classifier.warm_up()
+
+    def __call__(self, study: Study) -> tuple[Findings, ...]:
+        return self._classifier.read(self._series(study), self._say)
+
+    def explain(self, study: Study) -> list[tuple[str, NDArray[np.float32], str]]:
+        """For each picture that would be read and each class: SOP Instance UID, map (rows, columns) 0 to 1, class."""
+        return self._classifier.explain(self._series(study))
+
+    @abstractmethod
+    def _series(self, study: Study) -> Sequence[Series]:
+        """Those that are read.
+
+        Raises:
+            UnsuitableStudy: If there is none.
+        """
+
+    @abstractmethod
+    def _say(self, judged: Sequence[Judged]) -> Iterable[Finding]:
+        """What to make of the images of one series."""
 
 
 def stride(series: Series) -> int:

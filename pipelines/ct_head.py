@@ -10,11 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipelines.base import Algorithm, Finding, Findings, SaliencyMap, UnsuitableStudy
-from pipelines.classifier import AS_IT_IS, MIRRORED, Classifier, Judged
+from pipelines.base import Finding, Findings, SaliencyMap, UnsuitableStudy
+from pipelines.classifier import AS_IT_IS, MIRRORED, Classifier, ClassPipeline, Judged
 from pipelines.domain import Domain, class_findings
 from pipelines.evidence import codes
 from pipelines.instance import text
@@ -38,33 +35,18 @@ _NOT_READ = re.compile(r"bone|angio|\bcta\b|perf|(?<!w.o )(?<!without )(?<!no )c
 _NO_AGENT = frozenset({"", "NONE", "NO", "N", "N/A", "NA"})
 
 
-class HeadHaemorrhage:
+class HeadHaemorrhage(ClassPipeline):
     """Reads CT studies of the head; the networks stay warm in the instance."""
 
     def __init__(self, card: Path = CARD, *, device: str | None = None) -> None:
-        self._classifier = Classifier(card, LOOK, views=(AS_IT_IS, MIRRORED), device=device)
+        super().__init__(Classifier(card, LOOK, views=(AS_IT_IS, MIRRORED), device=device))
 
-    @property
-    def device(self) -> str:
-        return self._classifier.device
-
-    @property
-    def algorithm(self) -> Algorithm:
-        return self._classifier.algorithm
-
-    def warm_up(self) -> str:
-        return self._classifier.warm_up()
-
-    def __call__(self, study: Study) -> tuple[Findings, ...]:
-        return self._classifier.read(readable(study), self._say)
+    def _series(self, study: Study) -> list[Series]:
+        return readable(study)
 
     def saliency(self, findings: Findings) -> tuple[SaliencyMap, ...]:
         """Where the networks looked on the images that show it most surely."""
         return self._classifier.saliency(findings)
-
-    def explain(self, study: Study) -> list[tuple[str, NDArray[np.float32], str]]:
-        """For each image that would be read: SOP Instance UID, map (rows, columns) 0 to 1, class."""
-        return self._classifier.explain(readable(study))
 
     def _say(self, judged: Sequence[Judged]) -> Iterable[Finding]:
         """The whole stack, as sure as its surest slice; then each slice."""

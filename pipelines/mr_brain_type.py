@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipelines import mr_sequences
-from pipelines.base import Algorithm, Finding, Findings, UnsuitableStudy
-from pipelines.classifier import AS_IT_IS, MIRRORED, Classifier, Judged
+from pipelines.base import Finding, UnsuitableStudy
+from pipelines.classifier import AS_IT_IS, MIRRORED, Classifier, ClassPipeline, Judged
 from pipelines.domain import Domain, class_findings
 from pipelines.evidence import codes
 from pipelines.pictures import Look
@@ -39,29 +36,14 @@ DOMAIN = Domain(
 )
 
 
-class BrainTumourType:
+class BrainTumourType(ClassPipeline):
     """Reads brain MR studies; the networks stay warm in the instance."""
 
     def __init__(self, card: Path = CARD, *, device: str | None = None) -> None:
-        self._classifier = Classifier(card, LOOK, views=(AS_IT_IS, MIRRORED), device=device)
+        super().__init__(Classifier(card, LOOK, views=(AS_IT_IS, MIRRORED), device=device))
 
-    @property
-    def device(self) -> str:
-        return self._classifier.device
-
-    @property
-    def algorithm(self) -> Algorithm:
-        return self._classifier.algorithm
-
-    def warm_up(self) -> str:
-        return self._classifier.warm_up()
-
-    def __call__(self, study: Study) -> tuple[Findings, ...]:
-        return self._classifier.read(readable(study), self._say)
-
-    def explain(self, study: Study) -> list[tuple[str, NDArray[np.float32], str]]:
-        """For each image that would be read and each class: SOP Instance UID, map (rows, columns) 0 to 1, class."""
-        return self._classifier.explain(readable(study))
+    def _series(self, study: Study) -> list[Series]:
+        return readable(study)
 
     def _say(self, judged: Sequence[Judged]) -> Iterable[Finding]:
         points = self._classifier.points
