@@ -14,7 +14,9 @@ from typing import Any
 
 from celery import Celery
 from celery.worker import state as celery_state
+from celery.worker.request import Request
 from kombu import Queue
+from kombu.transport.virtual import QoS
 
 from node import log
 
@@ -129,6 +131,18 @@ class Bell:
         self._is_heard = error is None
 
 
+class _Request(Request):  # type: ignore[misc]  # celery has no types
+    def acknowledge(self) -> None:
+        """Forget a message that a dying broker took no acknowledgement of.
+
+        Celery logs that and counts it as unfinished for ever, and with its one prefetched message never asks for another.
+        The message comes back when its visibility ends, and finds its job claimed.
+        """
+        super().acknowledge()
+        if not self.message.acknowledged:
+            QoS.ack(self.message.channel.qos, self.message.delivery_tag)
+
+
 def serve(
     broker_url: str, queue: str, act: Callable[[int], None], *, threads: int, stop: threading.Event, name: str
 ) -> None:
@@ -147,7 +161,7 @@ def serve(
         except Exception as error:  # one task must not end the worker; the ledger's lease brings the job back
             _events.error("a task ended in an error", part=queue, error=f"{type(error).__name__}: {error}")
 
-    app.task(name=f"wetread.{queue}")(heard)
+    app.task(name=f"wetread.{queue}", Request=_Request)(heard)
     app.finalize()
     worker = app.WorkController(
         pool="solo" if threads == 1 else "threads",

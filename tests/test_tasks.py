@@ -141,14 +141,20 @@ def test_a_flushed_broker_is_rung_and_heard_like_a_new_one(url: str, tmp_path: P
         until(lambda: numbers(tmp_path / "heard") == [1, 2], 5.0)
 
 
-def test_a_worker_hears_again_after_the_broker_was_killed(url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("pause", [0.0, 1.0], ids=["before the acknowledgement", "at rest"])
+def test_a_worker_hears_again_after_the_broker_was_killed(
+    url: str, tmp_path: Path, pause: float, threads: int
+) -> None:
     bell = Bell(url)
-    with worker(url, tmp_path / "heard") as process:
+    with worker(url, tmp_path / "heard", threads=threads, seconds=0.01) as process:
         bell.ring_job(1, 5)
-        until(lambda: numbers(tmp_path / "heard") == [1])
+        while numbers(tmp_path / "heard") != [1]:
+            time.sleep(0.0005)
+        time.sleep(pause)
         os.kill(broker.server_id(tmp_path), signal.SIGKILL)
         until(lambda: bell.ring_job(2, 5), 10.0)
-        until(lambda: 2 in numbers(tmp_path / "heard"), 15.0)
+        until(lambda: 2 in numbers(tmp_path / "heard"), 30.0)
         assert process.poll() is None
 
 
