@@ -135,7 +135,7 @@ class _Request(Request):  # type: ignore[misc]  # celery has no types
     def acknowledge(self) -> None:
         """Forget a message that a dying broker took no acknowledgement of.
 
-        Celery logs that and counts it as unfinished for ever, and with its one prefetched message never asks for another.
+        Celery logs that and counts it as unfinished for ever, and asks for no other beyond the one it may have.
         The message comes back when its visibility ends, and finds its job claimed.
         """
         super().acknowledge()

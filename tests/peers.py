@@ -15,6 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -24,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.proxy import way_out
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -146,8 +149,12 @@ def _unshare() -> tuple[str, ...] | None:
     return None
 
 
-def _start(command: Sequence[str], log: Path, ports: Mapping[int, int], *, isolated: bool) -> subprocess.Popen[bytes]:
+def _start(
+    command: Sequence[str], log: Path, ports: Mapping[int, int], *, isolated: bool, out_by: str = ""
+) -> subprocess.Popen[bytes]:
     """Start a server; ``ports`` are {port on our loopback: port that the server listens on}.
+
+    ``out_by`` is PORT:PATH, for a server that calls back (proxy.way_out).
 
     Orthanc and storescp cannot be told an address to bind to: they listen on every interface. In a namespace of its
     own, "every interface" is a loopback that nobody else sees, and proxy.py carries our loopback into it.
@@ -159,7 +166,7 @@ def _start(command: Sequence[str], log: Path, ports: Mapping[int, int], *, isola
         doors = {
             stack.enter_context(socket.create_server(("127.0.0.1", outer))): inner for outer, inner in ports.items()
         }
-        carried = ",".join(f"{door.fileno()}:{inner}" for door, inner in doors.items())
+        carried = ",".join([*(f"{door.fileno()}:{inner}" for door, inner in doors.items()), *filter(None, [out_by])])
         relay = [*unshare, sys.executable, str(Path(__file__).with_name("proxy.py")), carried, *command]
         fds = [door.fileno() for door in doors]
         return subprocess.Popen(relay, stdout=out, stderr=subprocess.STDOUT, pass_fds=fds)
@@ -209,13 +216,14 @@ def orthanc(
     modalities: Mapping[str, tuple[str, int]] | None = None,
     user: tuple[str, str] | None = None,
     isolated: bool = True,
+    calls: int | None = None,
     **settings: Any,
 ) -> Iterator[Orthanc]:
     """Orthanc with its DICOMweb plugin, its database in ``folder``; skips the test where it is not installed.
 
     ``modalities`` are {AE title: (host, port)} that may query and fetch; without, only WETREAD. ``settings`` go into
     its configuration as they are. ``isolated=False`` runs it without a namespace: faster by a copy, but then it
-    listens on every interface of this machine.
+    listens on every interface of this machine. ``calls`` is a port of our loopback that it may call.
     """
     program = where("Orthanc")
     plugin = next((path for path in DICOMWEB_PLUGINS if path.exists()), None)
@@ -250,7 +258,13 @@ def orthanc(
     (folder / "orthanc.json").write_text(json.dumps(configuration, indent=1))
     log = folder / "orthanc.log"
     ports = {dicom_port: 4242, http_port: 8042}
-    process = _start([program, str(folder / "orthanc.json")], log, ports, isolated=enclosed)
+    stack = contextlib.ExitStack()
+    out_by = ""
+    if calls and enclosed:
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory()), "out")  # a socket's path must be short
+        stack.enter_context(way_out(path, calls))
+        out_by = f"{calls}:{path}"
+    process = _start([program, str(folder / "orthanc.json")], log, ports, isolated=enclosed, out_by=out_by)
     running = Orthanc(aet, dicom_port, folder, process, log=log, http_port=http_port, user=user, settings=configuration)
 
     def answers() -> bool:
@@ -264,6 +278,7 @@ def orthanc(
         yield running
     finally:
         running.close()
+        stack.close()
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """A TCP proxy in user space: passes bytes on, and delays, throttles, cuts or swallows them when a test asks.
 
 In a process of its own it also carries connections into a network namespace: started inside the namespace, it is
-handed listening sockets that were opened outside. It knows nothing of DICOM or HTTP.
+handed listening sockets that were opened outside; and out of one, to a socket that has a path. It knows nothing of
+DICOM or HTTP.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 CHUNK = 65536
 
@@ -42,13 +44,16 @@ class Faults:
 class Proxy:
     """Carries every connection from ``listener`` to ``target``, through ``faults``."""
 
-    def __init__(self, target: tuple[str, int], faults: Faults | None = None, listener: socket.socket | None = None):
+    def __init__(
+        self, target: tuple[str, int] | str, faults: Faults | None = None, listener: socket.socket | None = None
+    ):
         self.target = target
         self.faults = faults or Faults()
         self.listener = listener or socket.create_server(("127.0.0.1", 0))
         if listener is None:  # a small buffer, which its connections inherit: what the proxy has not read is not taken
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CHUNK)
-        self.port: int = self.listener.getsockname()[1]
+        is_named = self.listener.family == socket.AF_UNIX
+        self.port: int = 0 if is_named else self.listener.getsockname()[1]
         self.sent = 0  # bytes passed on to the server, all connections together
         self.connections = 0
         self._open: list[socket.socket] = []
@@ -67,13 +72,14 @@ class Proxy:
 
     def _carry(self, client: socket.socket) -> None:
         try:
-            server = socket.create_connection(self.target, timeout=10)
+            server = _connected(self.target)
         except OSError:
             client.close()
             return
         server.settimeout(None)
         for end in (client, server):
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if end.family != socket.AF_UNIX:
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._open.append(end)
         silent = threading.Event()
         back = threading.Thread(target=self._answers, args=(server, client, silent), daemon=True)
@@ -104,7 +110,8 @@ class Proxy:
     def _answers(self, server: socket.socket, client: socket.socket, silent: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while chunk := server.recv(CHUNK):
-                server.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)  # else the server waits (Nagle)
+                if server.family != socket.AF_UNIX:
+                    server.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)  # else the server waits (Nagle)
                 if silent.is_set():
                     return
                 client.sendall(chunk)
@@ -120,10 +127,32 @@ class Proxy:
             end.close()
 
 
+def _connected(target: tuple[str, int] | str) -> socket.socket:
+    if not isinstance(target, str):
+        return socket.create_connection(target, timeout=10)
+    server = socket.socket(socket.AF_UNIX)
+    server.settimeout(10)
+    server.connect(target)
+    return server
+
+
 def _reset(*ends: socket.socket) -> None:
     for end in ends:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close() sends RST
         end.close()
+
+
+@contextlib.contextmanager
+def way_out(path: Path, port: int) -> Iterator[None]:
+    """Who is in a namespace of its own, and is told to carry a port to ``path``, reaches ``port`` of our loopback."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    running = Proxy(("127.0.0.1", port), listener=listener)
+    try:
+        yield
+    finally:
+        running.close()
 
 
 @contextlib.contextmanager
@@ -150,14 +179,20 @@ def _raise_loopback() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """``proxy.py FD:PORT[,FD:PORT…] COMMAND…``: run COMMAND here, and carry each listening FD to its PORT here."""
+    """``proxy.py FD:PORT[,…][,PORT:PATH] COMMAND…``: run COMMAND here, and carry each listening FD to its PORT here.
+
+    A PORT here is carried to the socket at PATH.
+    """
     _die_with_parent()
     _raise_loopback()
     command = subprocess.Popen(arguments[1:], preexec_fn=_die_with_parent)
     signal.signal(signal.SIGTERM, lambda *_: command.terminate())
     for pair in arguments[0].split(","):
-        fd, port = map(int, pair.split(":"))
-        Proxy(("127.0.0.1", port), listener=socket.socket(fileno=fd))
+        fd, _, end = pair.partition(":")
+        if end.isdigit():
+            Proxy(("127.0.0.1", int(end)), listener=socket.socket(fileno=int(fd)))
+        else:
+            Proxy(end, listener=socket.create_server(("127.0.0.1", int(fd))))
     return command.wait()
 
 

@@ -12,6 +12,7 @@ import pytest
 from node import asking, dimse
 from node.ledger import DeliveryState
 from node.listener import Listener, listening
+from tests.peers import needs, orthanc
 from tests.senders import options
 from tests.test_analysis import Bench
 from tests.test_outbox import _at_once, deliveries, entry, evidence_uids, outbox, scp
@@ -53,6 +54,18 @@ def test_a_report_on_another_association_verifies_the_delivery(
             assert "as SCP True, as SCU False" in peer.events
     done = entry(bench, number)
     assert (done.state, done.verified, done.attempts) == (DeliveryState.DELIVERED, True, 1)
+
+
+@needs("Orthanc")
+def test_orthanc_commits_itself_on_an_association_of_its_own(bench: Bench, listener: Listener, tmp_path: Path) -> None:
+    (number,) = deliveries(bench, "ORTHANC")
+    known = {"WETREAD": ("127.0.0.1", listener.port)}
+    with orthanc(tmp_path / "pacs", modalities=known, calls=listener.port) as archive:
+        outbox(bench, pacs("ORTHANC", archive.dicom_port, commitment=True))(number)
+        until(lambda: entry(bench, number).state == DeliveryState.DELIVERED, what="the report has come")
+        jobs = archive.json("/jobs?expand")
+    assert (entry(bench, number).verified, entry(bench, number).attempts) == (True, 1)
+    assert [(job["Type"], job["State"]) for job in jobs] == [("StorageCommitmentScp", "Success")]
 
 
 def test_a_delivery_waits_for_a_report_that_takes_its_time_and_holds_up_nobody(

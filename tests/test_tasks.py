@@ -143,9 +143,7 @@ def test_a_flushed_broker_is_rung_and_heard_like_a_new_one(url: str, tmp_path: P
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("pause", [0.0, 1.0], ids=["before the acknowledgement", "at rest"])
-def test_a_worker_hears_again_after_the_broker_was_killed(
-    url: str, tmp_path: Path, pause: float, threads: int
-) -> None:
+def test_a_worker_hears_again_after_the_broker_was_killed(url: str, tmp_path: Path, pause: float, threads: int) -> None:
     bell = Bell(url)
     with worker(url, tmp_path / "heard", threads=threads, seconds=0.01) as process:
         bell.ring_job(1, 5)
