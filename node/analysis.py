@@ -7,7 +7,7 @@ How it can end:
     its child crashed, or took the worker along     QUEUED again, at the third time QUARANTINED: its report says so
     none of its files can be read                   DONE, "failed", where a header says whose it is; FAILED without one
     the pipeline cannot be loaded                   QUEUED, with the reason, until it can
-    the disk is full                                QUEUED, until there is room
+    the disk is full, or the spool away             QUEUED, until there is room, or it answers
     the worker is stopped before the end            QUEUED, and the attempt does not count
     another worker has it by now                    nothing is written
 
@@ -32,7 +32,7 @@ from node.errors import LostClaim, NodeError, Refusal, Unavailable
 from node.instance import head_of
 from node.ledger import MAX_ATTEMPTS, Claim, Job, JobState, Ledger
 from node.outcome import device_of, evidence_of, make_names_durable, outcome_of, remove_older
-from node.reader import LOAD_AGAIN_SECONDS, NoRoom, Reader
+from node.reader import LOAD_AGAIN_SECONDS, Away, NoRoom, Reader
 from node.triage.rules import Rule, raised
 from node.warm import ChildFault, Died, Limits, NotWanted, PipelineFault, StudyFault, TookTooLong, TookTooMuch
 from pipelines.forms import ALONE, USUAL, Form, Kind
@@ -182,7 +182,7 @@ class Analysis:
             _events.info("given back", job=job.id, reason=str(stopping))
         except ChildFault as fault:
             self._try_again(claim, f"{job.pipeline} was lost while it read the study: {fault}")
-        except NoRoom as fault:
+        except (NoRoom, Away) as fault:
             self._put_off(claim, str(fault), NO_ROOM_SECONDS)
         else:
             with contextlib.suppress(Unavailable):  # what is left takes room and does no harm

@@ -5,6 +5,7 @@ Knows neither the ledger's tables nor the child, and decides nothing about tryin
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -16,12 +17,16 @@ from typing import Any
 from pydicom import dcmread
 
 from node.ledger import Evidence
+from pipelines.instance import NO_FOLDER
 
 # How numpy, torch, CUDA, Python and the system say it; the pipeline's error reaches us as a sentence only.
 OUT_OF_MEMORY = re.compile(
     r"out of memory|(unable|can't|cannot|could not|not enough memory).*allocate|MemoryError", re.I
 )
 NO_ROOM = re.compile(r"no space left|quota exceeded|read-only file system", re.I)
+# A disk or a network drive that may be well again in a minute, and of which a damaged file says nothing.
+_PASSING = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOTCONN, errno.EREMOTEIO, errno.ETIMEDOUT)
+AWAY = re.compile("|".join(map(re.escape, [*map(os.strerror, _PASSING), NO_FOLDER])))
 _IDENTITY = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"]
 
 

@@ -15,8 +15,8 @@ from pydicom.sr.coding import Code
 
 from node import log
 from node.errors import NodeError
-from node.outcome import NO_ROOM, OUT_OF_MEMORY, complaint
-from node.warm import Child, Limits, PipelineFault, TookTooMuch
+from node.outcome import AWAY, NO_ROOM, OUT_OF_MEMORY, complaint
+from node.warm import Child, Limits, PipelineFault, StudyFault, TookTooMuch
 from pipelines.base import Algorithm
 
 LOAD_AGAIN_SECONDS = 60.0
@@ -28,6 +28,10 @@ Wanted = Callable[[], bool]
 
 class NoRoom(NodeError):
     """The disk is full."""
+
+
+class Away(NodeError):
+    """The study's files, or those of the pipeline, cannot be read now."""
 
 
 class Reader:
@@ -99,9 +103,14 @@ class Reader:
             wanted: Is asked several times a second whether to go on, also while the pipeline loads.
 
         Raises:
-            NoRoom, PipelineFault, StudyFault, ChildFault: One sentence each.
+            Away, NoRoom, PipelineFault, StudyFault, ChildFault: One sentence each.
         """
-        reply = self._child.read(ask, seconds=self._seconds, wanted=wanted)
+        try:
+            reply = self._child.read(ask, seconds=self._seconds, wanted=wanted)
+        except StudyFault as fault:
+            if AWAY.search(str(fault)):
+                raise Away(f"the study cannot be read now: {fault}") from fault
+            raise
         if complaint(reply, OUT_OF_MEMORY) and self._child.limits.device != "cpu":
             _events.warning("no room on the GPU: once more on the CPU", device=self._child.limits.device)
             self._child.close()  # what a failed allocation leaves of the GPU's memory is in pieces
@@ -110,6 +119,9 @@ class Reader:
                 reply = slow.read(ask, seconds=self._seconds, wanted=wanted)
             finally:
                 slow.close()
+        refused = next(filter(AWAY.search, reply["refused"]), None)
+        if why := refused or complaint(reply, AWAY):
+            raise Away(f"the study cannot be read now: {why}")
         if why := complaint(reply, NO_ROOM):
             raise NoRoom(f"the evidence of {ask['name']} could not be written: {why}")
         if why := complaint(reply, OUT_OF_MEMORY):

@@ -16,7 +16,7 @@ from pydicom import Dataset, dcmread
 from node import analysis as module
 from node import reader
 from node.analysis import Analysis, Rules
-from node.ledger import Job, JobState
+from node.ledger import MAX_ATTEMPTS, Job, JobState
 from node.warm import Limits
 from tests.workplace import Workplace, until
 
@@ -346,6 +346,27 @@ def test_a_study_whose_files_are_gone_fails_with_the_reason(bench: Bench) -> Non
     reason = bench.job(number).reason or ""
     assert "none of the 2 files of the study can be read" in reason
     assert "no report can say so, for not even a header tells whose study it is" in reason
+
+
+@pytest.mark.parametrize("away", ["every file", "one file", "the drive"])
+def test_a_study_that_cannot_be_read_for_now_waits(bench: Bench, away: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "NO_ROOM_SECONDS", 0.0)
+    number = bench.place.queued("Quick")
+    paths = [bench.place.spool.path(one.sha256) for one in bench.place.ledger.instances(bench.job(number).study_uid)]
+    moved = {path.parents[1] for path in paths} if away == "the drive" else paths[: 1 if away == "one file" else None]
+    for path in moved:
+        path.rename(path.with_name(f"{path.name}.aside"))
+        if away != "the drive":
+            path.symlink_to("/proc/self/mem")  # whose first byte cannot be read: EIO
+    analysis = bench.analysis()
+    for _ in range(MAX_ATTEMPTS + 1):  # which do not count
+        analysis(number)
+        assert bench.job(number).state == JobState.QUEUED
+    assert "the study cannot be read now" in (bench.job(number).reason or "")
+    for path in moved:
+        path.with_name(f"{path.name}.aside").replace(path)
+    analysis(number)
+    assert (bench.job(number).state, bench.job(number).outcome) == (JobState.DONE, "read")
 
 
 def test_without_room_for_evidence_the_job_waits(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
