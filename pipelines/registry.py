@@ -1,7 +1,7 @@
 """A line of settings.toml to a Pipeline: `package.module:Class`, or the entry point of an installed package.
 
 ``…@FOLDER`` is such a line with the folder of this machine's models: the version that is in use there is loaded;
-``…@CARD.json`` is one with the model card to go by.
+``…@CARD.json`` is one with the model card to go by, and ``…@BUNDLE`` one with a MONAI bundle, a folder or a zip.
 Imports what it is told to and nothing else; a pipeline that cannot load its weights says so itself.
 """
 
@@ -32,11 +32,16 @@ def load(use: str) -> Pipeline:
         ModelFault: If the version that is in use is not there.
     """
     use, _, models = use.partition("@")
-    if models.endswith(".json"):
+    if models.endswith(".json") or is_bundle(Path(models)):
         return load_with(use, Path(models))
     own = own_card(use) if models else None
     card = Models(Path(models)).card_of(Installed.read(own).name) if own else None
     return load_with(use, card)
+
+
+def is_bundle(place: Path) -> bool:
+    """Whether a path means a MONAI bundle: a zip, or a folder with a bundle's settings."""
+    return place.suffix == ".zip" or (place / "configs" / "metadata.json").is_file()
 
 
 def load_with(use: str, card: Path | None) -> Pipeline:

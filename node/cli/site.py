@@ -105,6 +105,7 @@ def shown(table: Any, name: str = "") -> Any:
 def _models(settings: Settings) -> Callable[[], list[Model]]:
     def look() -> list[Model]:
         from pipelines.models.installed import Installed, ModelFault, Models
+        from pipelines.registry import is_bundle
 
         installed = Models(models_of(settings))
         found = []
@@ -114,6 +115,9 @@ def _models(settings: Settings) -> Callable[[], list[Model]]:
                 own = line.use.partition(":")[0].rpartition(".")[2]
                 if not line.card and not installed.of(own):
                     found.append(Model(name, line.use, "", "a package of its own", ""))
+                    continue
+                if line.card and is_bundle(line.card):
+                    found.append(Model(name, line.card.name, "", "a MONAI bundle", ""))
                     continue
                 each = Installed.read(line.card) if line.card else installed.get(own)
                 text = each.card.with_suffix(".md")

@@ -71,19 +71,28 @@ def checkpoint(origin: Origin) -> dict[str, Tensor]:
     digest = hashlib.sha256(content).hexdigest()
     if origin.sha256 not in (None, digest):
         raise RefusedWeights(f"{origin.file} is another file: its SHA-256 is {digest}, not {origin.sha256}")
-    if origin.file.suffix == ".safetensors":
+    return tensors_in(content, str(origin.file), is_safetensors=origin.file.suffix == ".safetensors")
+
+
+def tensors_in(content: bytes, file: str, *, is_safetensors: bool) -> dict[str, Tensor]:
+    """The tensors of a file that has been read, by its own names; ``file`` is how the sentences call it.
+
+    Raises:
+        RefusedWeights: If it is none, or holds more than tensors.
+    """
+    if is_safetensors:
         try:
             tensors: dict[str, Tensor] = load(content)
         except SafetensorError as error:
-            raise RefusedWeights(f"{origin.file} is no safetensors file: {str(error).splitlines()[0]}") from error
+            raise RefusedWeights(f"{file} is no safetensors file: {str(error).splitlines()[0]}") from error
         return tensors
     try:
         held = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise RefusedWeights(f"{origin.file} is refused: {_why(error)}") from error
+        raise RefusedWeights(f"{file} is refused: {_why(error)}") from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise RefusedWeights(f"{origin.file} is no checkpoint that torch can read") from error
-    return _tensors(held, origin.file)
+        raise RefusedWeights(f"{file} is no checkpoint that torch can read") from error
+    return _tensors(held, file)
 
 
 def _why(error: Exception) -> str:
@@ -92,7 +101,7 @@ def _why(error: Exception) -> str:
     return f"it holds Python objects beside tensors{what}, and to load those is to run them"
 
 
-def _tensors(held: object, file: Path) -> dict[str, Tensor]:
+def _tensors(held: object, file: str) -> dict[str, Tensor]:
     """A state dict, wherever the usual trainings put it."""
     for _ in range(3):
         if isinstance(held, Mapping) and (key := next((each for each in _NESTED if _is_dict(held.get(each))), None)):
