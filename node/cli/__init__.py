@@ -15,6 +15,7 @@ from node.cli.audit import audit
 from node.cli.demo import demo
 from node.cli.doctor import doctor
 from node.cli.triage import triage
+from node.cli.twins import twins
 from node.cli.viewer import viewer
 from node.errors import BadSettings, NodeError
 
@@ -42,7 +43,7 @@ for command in (
     *(queue.status, audit, acts.retry, acts.cancel, acts.quarantine, acts.priority, acts.resend),
     *(acts.hold, acts.release, acts.drain, acts.resume, keeping.purge, keeping.tend),
     *(users.users, users.tokens),
-    *(life.train, life.evaluate, life.explain, models.models, triage),
+    *(life.train, life.evaluate, life.explain, twins, models.models, triage),
 ):
     wetread.add_command(command)
 

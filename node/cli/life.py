@@ -24,7 +24,8 @@ def seconds_of(text: str) -> float:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-def _bar() -> Progress:
+def bar() -> Progress:
+    """The line that shows how far a long work is."""
     return Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console)
 
 
@@ -59,13 +60,13 @@ def train(
     if budget and epochs:
         raise BadSettings("--budget and --epochs: one of them")
     seconds = seconds_of(budget) if budget else None
-    with _bar() as bar:
-        task = bar.add_task("reading the studies", total=1.0)
+    with bar() as line:
+        task = line.add_task("reading the studies", total=1.0)
 
         def show(now: Step) -> None:
             judged = "" if now.score is None else f", {now.score:.3f} on the fold"
             text = now.note or f"step {now.step}, loss {now.loss:.3f}{judged}, {now.seconds_left / 60:.0f} min left"
-            bar.update(task, completed=now.share, description=text)
+            line.update(task, completed=now.share, description=text)
 
         try:
             result = train_pipeline(
@@ -119,11 +120,11 @@ def evaluate(
 
     route = chosen_routes(routes_of(settings_of(context)), (pipeline,))[pipeline]
     folder, marked = existing_folder(data), existing_folder(labels or data)
-    with _bar() as bar:
-        task = bar.add_task("reading the studies", total=None)
+    with bar() as line:
+        task = line.add_task("reading the studies", total=None)
 
         def show(done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of, description=f"study {done} of {of}")
+            line.update(task, completed=done, total=of, description=f"study {done} of {of}")
 
         try:
             reader = registry.load(route.use)
@@ -132,7 +133,7 @@ def evaluate(
 
                 evaluate_brain(
                     reader, folder, split, target, labels=marked,
-                    progress=lambda text: bar.update(task, description=text),
+                    progress=lambda text: line.update(task, description=text),
                 )  # fmt: skip
                 said = (target / "report.md").read_text()
             else:
@@ -172,11 +173,11 @@ def explain(
 
     route = chosen_routes(routes_of(settings_of(context)), (pipeline,))[pipeline]
     source, marks = existing_folder(folder), existing_folder(labels) if labels else None
-    with _bar() as bar:
-        task = bar.add_task("reading the studies", total=None)
+    with bar() as line:
+        task = line.add_task("reading the studies", total=None)
 
         def show(done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of, description=f"study {done} of {of}")
+            line.update(task, completed=done, total=of, description=f"study {done} of {of}")
 
         try:
             said = maps(
@@ -185,5 +186,5 @@ def explain(
             )  # fmt: skip
         except ValueError as error:
             raise NodeError(str(error)) from error
-    for line in said:
-        out.print(line, markup=False, soft_wrap=True)
+    for each in said:
+        out.print(each, markup=False, soft_wrap=True)

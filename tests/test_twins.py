@@ -1,0 +1,106 @@
+"""Twins: the same network from other weights and from scratch, on nested shares of the patients."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines.models import store
+from pipelines.models.kinds import KINDS
+from pipelines.training import twins
+from pipelines.training.augment import Augment
+from pipelines.training.cases import fold_of
+from pipelines.training.examples import Examples
+from pipelines.training.loop import Options
+from pipelines.training.picture_tasks import Classify
+from pipelines.training.recipes import Recipe, Sources
+from pipelines.training.twins import GIVEN, SCRATCH, BadPlan, Plan, compare, within
+
+ARGS = {"channels": 1, "outputs": 1}
+PLAN = Plan(shares=(0.5, 1.0), seeds=(0, 1), steps=4, fold=0)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def pictures(count: int = 60) -> Examples:
+    """Bright ones and dark ones, of two a patient."""
+    labels = torch.arange(count).remainder(2).float()[:, None]
+    images = (labels[:, :, None, None] * 100 + 60 + torch.zeros(count, 1, 32, 32)).to(torch.uint8)
+    rows = tuple({"patient_id": f"P{place // 2}", "sop_uid": f"1.2.{place}"} for place in range(count))
+    return Examples(images, labels, torch.zeros(count, 0, 32, 32, dtype=torch.bool), rows)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe whose pictures are small."""
+
+    def task(_: Sources, options: Options) -> Classify:
+        return Classify(pictures(), options, Augment(), "squeeze_classifier", ARGS, ("bright",))
+
+    monkeypatch.setattr(twins, "recipe", lambda *_: Recipe(Options(batch=8), task))
+
+
+@pytest.fixture
+def init(tmp_path: Path) -> str:
+    file = tmp_path / "init.safetensors"
+    store.save(KINDS["squeeze_classifier"](**ARGS), file, {})
+    return str(file)
+
+
+def test_twins_are_trained_and_compared_and_what_is_done_is_not_done_again(
+    tmp_path: Path, small: None, init: str
+) -> None:
+    def run() -> dict[str, object]:
+        return compare("xc_skin", tmp_path, tmp_path / "out", labels=tmp_path, init=init, plan=PLAN)
+
+    report = run()
+    assert report == json.loads((tmp_path / "out" / "twins.json").read_text())
+    assert (tmp_path / "out" / "twins.png").stat().st_size > 1000
+    runs = report["runs"]
+    assert [(one["share"], one["seed"], one["start"]) for one in runs] == [
+        (share, seed, start) for share in (0.5, 1.0) for seed in (0, 1) for start in (SCRATCH, GIVEN)
+    ]
+    assert (
+        runs[0]["patients"] < runs[-1]["patients"] == 30 - len({fold for fold in range(30) if fold_of(f"P{fold}") == 0})
+    )
+    for row in report["differences"]:
+        of = {(one["seed"], one["start"]): one["score"] for one in runs if one["share"] == row["share"]}
+        each = [of[seed, GIVEN] - of[seed, SCRATCH] for seed in (0, 1)]
+        assert row["difference"] == pytest.approx(sum(each) / 2, abs=1e-4)
+        assert row["low"] <= row["difference"] <= row["high"]
+    assert run() == report  # seconds and all: it was not trained again
+
+
+def test_a_smaller_share_is_within_a_larger_and_the_fold_that_judges_stays_whole() -> None:
+    shares = [set(within(pictures(200), share, 0).patients) for share in (0.1, 0.3, 1.0)]
+    assert shares[0] < shares[1] < shares[2] == set(pictures(200).patients)
+    judged = {patient for patient in shares[2] if fold_of(patient) == 0}
+    assert judged
+    assert all(judged <= share for share in shares)
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [(replace(PLAN, seeds=(0,)), "two seeds"), (replace(PLAN, shares=(0.001,)), "too few to learn from")],
+    ids=["one seed", "hardly a patient"],
+)
+def test_a_comparison_that_would_say_nothing_is_refused(
+    tmp_path: Path, small: None, init: str, plan: Plan, said: str
+) -> None:
+    with pytest.raises(BadPlan, match=said):
+        compare("xc_skin", tmp_path, tmp_path / "out", labels=tmp_path, init=init, plan=plan)
+
+
+def test_weights_that_are_not_there_are_named(tmp_path: Path, small: None) -> None:
+    with pytest.raises(ValueError, match="there is no such file to start from"):
+        compare("xc_skin", tmp_path, tmp_path / "out", labels=tmp_path, init="nowhere", plan=PLAN)
