@@ -40,6 +40,7 @@ DOMAIN = Domain(
 )
 LATERAL = frozenset({"LL", "RL", "LLD", "RLD", "LATERAL", "LLO", "RLO", "LAO", "RAO", "LPO", "RPO"})  # View Position
 
+ROTATED = "rotated"
 OUTLINES = ("right lung", "left lung", "heart")
 TURNS = ("upright", "needs 90 degrees clockwise", "upside down", "needs 90 degrees counterclockwise")
 # What the network learns. Only the opacity was learnt from radiologists; the others from a text program's reports.
@@ -182,7 +183,7 @@ class Chest(Carded):
             present=read.turn != 0,
             certainty=min(read.turned, 1.0),
             sop_uids=only,
-            label="rotated",
+            label=ROTATED,
         )
         shown = {"classes": list(SAID), "cutoffs": points["cutoffs"]}
         chances = [float(read.chances[FINDINGS.index(name)]) for name in SAID]

@@ -24,6 +24,7 @@ from pipelines.training.judge import counted, shared
 from pipelines.training.prepare import NoLabels
 from pipelines.training.resampling import estimate
 from pipelines.training.truths import Judged, judged
+from tests.peers import SHARED, needs_shared
 from tests.slices import saved, slice_of
 
 SPOT = ("spot",)
@@ -210,3 +211,32 @@ def test_what_cannot_be_judged_is_said(spots: Path, tmp_path: Path) -> None:
         judged("mr_spine", None, ())
     with pytest.raises(recipes.UnknownPipeline, match="JUDGED"):
         judged("mr_brain", None, ())
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "part", "name"),
+    [
+        ("op_retina", "vessels", "fundus_vessels"),
+        ("gm_cells", "nuclei", "nuclei_dsb2018"),
+        ("gm_cells", "smears", "blood_cells_bccd"),
+        ("dx_chest", "outline", "cxr_lung_masks"),
+        ("dx_chest", "turn", "cxr_orientation"),
+        ("dx_chest", "findings", "cxr_nih"),
+    ],
+)
+@needs_shared("data")
+def test_what_is_known_of_the_pictures_of_a_set_is_found(pipeline: str, part: str, name: str) -> None:
+    folder = SHARED / "data" / name
+    with (folder / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = judged(pipeline, part, list(rows[0]))
+    assert list(judged(pipeline, None, list(rows[0]))) == [part]
+    of = found[part]
+    known = [(row, truth) for row in rows[:200] if (truth := of.truth(row, folder)) is not None][:20]
+    assert len(known) == 20
+    assert all(len(truth.labels) == len(of.classes) for _, truth in known)
+    assert all(len(truth.masks) == len(of.labels) for _, truth in known if truth.masks is not None)
+    if of.boxes:
+        assert all(of.boxes(row, folder, (100, 100)) for row, _ in known)
+    else:
+        assert {bool(value) for _, truth in known for value in truth.labels or np.ravel(truth.masks)} == {False, True}

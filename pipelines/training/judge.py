@@ -130,7 +130,7 @@ def _one_by_one(
         sop = row["sop_uid"]
         answer = next((each for each in answers if place_of(each.series, sop) is not None), None)
         if answer is None:
-            yield _unread(part, row, truth, status)
+            yield _unread(part, row, truth, status, labels)
             continue
         place = place_of(answer.series, sop) or 0
         if id(answer) not in seen:
@@ -153,14 +153,16 @@ def _one_by_one(
         yield Judgement(row, READ, _chances(part, truth, said), overlaps, counts, thumbnail)
 
 
-def _as_a_whole(part: Judged, known: Known, answers: Sequence[Findings], status: str, _: Path) -> Iterator[Judgement]:
+def _as_a_whole(
+    part: Judged, known: Known, answers: Sequence[Findings], status: str, labels: Path
+) -> Iterator[Judgement]:
     if not known:
         return
     row, first = known[0]
     answer = next((each for each in answers if place_of(each.series, row["sop_uid"]) is not None), None)
     if answer is None:
         blank = {name: Overlap(0.0) for name in part.labels}
-        yield replace(_unread(part, row, first, status), outlines=blank)
+        yield replace(_unread(part, row, first, status, labels), outlines=blank)
         return
     volume = answer.series.volume()
     spacing = answer.series.spacing
@@ -188,11 +190,13 @@ def place_of(series: Series, sop_uid: str) -> int | None:
     return uids.index(sop_uid) if sop_uid in uids else None
 
 
-def _unread(part: Judged, row: Row, truth: Truth, status: str) -> Judgement:
+def _unread(part: Judged, row: Row, truth: Truth, status: str, labels: Path) -> Judgement:
     """A class that was not said, an outline that was not drawn, boxes that were all missed."""
     why = "the pipeline passed this picture over" if status == READ else status
     classes = {name: Chance(there > 0.5) for name, there in _known_classes(part, truth)}
-    return Judgement(row, why, classes, {name: Overlap(0.0) for name in part.labels[: len(_masks(part, truth))]})
+    outlines = {name: Overlap(0.0) for name in part.labels[: len(_masks(part, truth))]}
+    boxes = counted(part.boxes(row, labels, (1, 1)), ()) if part.boxes else {}
+    return Judgement(row, why, classes, outlines, boxes)
 
 
 def _masks(part: Judged, truth: Truth) -> list[NDArray[np.bool_]]:

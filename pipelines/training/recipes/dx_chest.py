@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pipelines.dx_chest import CLASS_LOOK, FINDINGS, OUTLINE_LOOK, OUTLINES, TURN_LOOK, TURNS
+from pipelines.dx_chest import CLASS_LOOK, FINDINGS, OUTLINE_LOOK, OUTLINES, ROTATED, SAID, TURN_LOOK, TURNS
 from pipelines.training.augment import Augment
 from pipelines.training.examples import UNKNOWN, Examples, Row, Truth, examples
 from pipelines.training.loop import Options
 from pipelines.training.picture_tasks import Batches, Classify, Outline
 from pipelines.training.recipes import Recipe, Sources
+from pipelines.training.truths import Judged
 
 # How probable an opacity is where only a text program has read the report: the share of the pictures of train with
 # that label in which a radiologist of the RSNA saw one; the highest of a picture's labels, and nothing: the lowest.
@@ -149,6 +150,26 @@ def told_of(row: Row) -> float:
     return max(TOLD.get(name, 0.0) or TOLD_OTHERWISE * (name != "No Finding") for name in row["label"].split("|"))
 
 
+def _radiologist(row: Row, _: Path) -> Truth | None:
+    """Of the pictures that a radiologist has read; the others as the text program has them."""
+    if not row["rsna_class"]:
+        return None
+    told = row["label"].replace("_", " ").casefold().split("|")
+    return Truth(
+        [float(row["rsna_class"] == "Lung Opacity"), *(float(name in told) for name in SAID if name != OPACITY)]
+    )
+
+
+def _way_up(row: Row, _: Path) -> Truth:
+    return Truth([float(row["label"] != "upright")])
+
+
+OPACITY = FINDINGS[0]
+JUDGED = {
+    "outline": Judged(drawn, labels=OUTLINES, columns=("mask", "mask_heart")),
+    "turn": Judged(_way_up, classes=(ROTATED,), columns=("label_margin",)),
+    "findings": Judged(_radiologist, classes=tuple(SAID), columns=("rsna_class",)),
+}
 _CLASSES = Options(
     network="mobile_locator", batch=32, rate=1e-3, encoder_rate=3e-4, average=0.99, checks=4, patience=99, epochs=15
 )

@@ -5,10 +5,14 @@ The index of the part ``kind`` has a column ``kind`` with one of ``KINDS``; "oth
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from pipelines.gm_cells import KINDS, LOOK
+import numpy as np
+from PIL import Image
+
+from pipelines.gm_cells import KINDS, LOOK, NUCLEUS_LABEL
 from pipelines.training import nuclei, smears
 from pipelines.training.augment import Augment
 from pipelines.training.examples import Row, Truth, examples
@@ -16,6 +20,7 @@ from pipelines.training.labelled import labelled_pictures
 from pipelines.training.loop import Options
 from pipelines.training.picture_tasks import Classify
 from pipelines.training.recipes import Recipe, Sources
+from pipelines.training.truths import Box, Judged
 
 _LIGHT = Augment(turn=45.0, size=0.3, shift=0.1, mirror=True, flip=True, gamma=0.4, gain=0.2, tint=0.08)
 
@@ -50,6 +55,25 @@ def _smears(sources: Sources, options: Options) -> smears.SmearTask:
     return smears.SmearTask(pictures, options)
 
 
+def _boxed(_: Row, __: Path) -> Truth:
+    return Truth()
+
+
+def _nuclei_boxes(row: Row, labels: Path, _: tuple[int, int]) -> list[tuple[str, Box]]:
+    numbers = np.asarray(Image.open(labels / row["mask"])).astype(np.int32)
+    return [(NUCLEUS_LABEL, box) for box in nuclei.boxes_of(numbers)]
+
+
+def _cell_boxes(row: Row, _: Path, shape: tuple[int, int]) -> list[tuple[str, Box]]:
+    rows, columns = shape
+    held = [(smears.NAMES[each["label"]], each["xywh"]) for each in json.loads(row["boxes_json"])]
+    return [(name, (x * columns, y * rows, wide * columns, high * rows)) for name, (x, y, wide, high) in held]
+
+
+JUDGED = {
+    "nuclei": Judged(_boxed, boxes=_nuclei_boxes, columns=("mask",)),
+    "smears": Judged(_boxed, boxes=_cell_boxes, columns=("boxes_json",)),
+}
 _STEADY: dict[str, Any] = {"checks": 4, "patience": 99}  # never ended early
 
 RECIPES = {
