@@ -27,7 +27,8 @@ class Judged:
         truth: Row of the index and the folder of labels → what is known; None: nothing.
         classes: In the order of ``Truth.labels``: the labels of the findings that speak of them.
         labels: In the order of ``Truth.masks``: words that are all in the label of the segments that outline it.
-        boxes: Row, folder of labels and (rows, columns) of the picture → each box with the label of its findings.
+        boxes: Row, folder of labels and (rows, columns) of the picture → each box with the label of its findings;
+            (1, 1) where the picture was not read, and only their number counts.
         whole: Outlines are judged over all slices of a study together, not slice by slice.
         columns: Of the index, that a set must have to be judged by this.
     """
