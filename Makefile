@@ -26,7 +26,8 @@ viewer: .venv/ready system $(OHIF)/index.html
 $(OHIF)/index.html:
 	@deploy/setup/ohif.sh $(OHIF_VERSION) $(OHIF_FOLDER)
 
-test: .venv/ready-dev system
+test: .venv/ready-dev
+	@deploy/setup/system.sh tests
 	@[ -e $(OHIF)/index.html ] || deploy/setup/ohif.sh $(OHIF_VERSION) $(OHIF_FOLDER) || echo "Without OHIF its tests are skipped."
 	@$(BIN)/python -m pytest $(ARGS)
 

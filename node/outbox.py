@@ -221,7 +221,8 @@ class Outbox:
             return
         if not missing:
             verified = missing is not None
-            self._ledger.finish_delivery(claim, state=DeliveryState.DELIVERED, verified=verified)
+            nothing = None if objects else "nothing was sent: the run left no object of a kind that it takes"
+            self._ledger.finish_delivery(claim, state=DeliveryState.DELIVERED, verified=verified, reason=nothing)
             return
         reason = f"it accepted {len(objects)} objects, but does not find {len(missing)} of them when asked"
         for uid in sorted(missing):

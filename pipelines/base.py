@@ -114,6 +114,7 @@ class Finding:
         segment: Its outline, when present and the pipeline outlines.
         box: ``(x, y, width, height)`` in pixels of the source image, for a detection.
         site: Anatomic site, as ``codes.SCT.Brain``.
+        side: Of the site, right or left (CID 244), from patient coordinates; None: there is no telling, or but one.
     """
 
     code: Code
@@ -125,12 +126,15 @@ class Finding:
     box: tuple[float, float, float, float] | None = None
     measurements: tuple[Measurement, ...] = ()
     site: Code | None = None
+    side: Code | None = None
 
     def __post_init__(self) -> None:
         if self.certainty is not None and not 0.0 <= self.certainty <= 1.0:
             raise ValueError(f"the certainty of {self.code.meaning} is {self.certainty}, not between 0 and 1")
         if self.segment is not None and not self.present:
             raise ValueError(f"{self.code.meaning} is not present, so it has no segment")
+        if self.side is not None and self.site is None:
+            raise ValueError(f"{self.code.meaning} has a side, but no site that has it")
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,6 +54,7 @@ SAID = {
     "edema": codes.PULMONARY_EDEMA,
 }
 SITES = {"right lung": codes.LUNG, "left lung": codes.LUNG, "heart": codes.HEART}
+SIDES = {"right lung": codes.RIGHT, "left lung": codes.LEFT}
 
 OUTLINE_LOOK = Look((256, 256))
 CLASS_LOOK = Look((256, 256))
@@ -225,7 +226,7 @@ def _outlines(read: Read, place: int, frames: int) -> Iterator[Finding]:
     for i, name in enumerate(OUTLINES):
         site = SITES[name]
         if not read.masks[i].any():
-            yield Finding(site, present=False, sop_uids=(read.sop_uid,), label=name)
+            yield Finding(site, present=False, sop_uids=(read.sop_uid,), label=name, site=site, side=SIDES.get(name))
             continue
         mask = np.zeros((frames, *read.masks[i].shape), bool)
         mask[place] = read.masks[i]
@@ -236,6 +237,8 @@ def _outlines(read: Read, place: int, frames: int) -> Iterator[Finding]:
             sop_uids=(read.sop_uid,),
             label=name,
             segment=Segment(name, mask, codes.ANATOMICAL_STRUCTURE, site),
+            site=site,
+            side=SIDES.get(name),
             measurements=(Measurement(codes.CARDIOTHORACIC_RATIO, ratio or 0.0, codes.NO_UNITS),) if measured else (),
         )
 

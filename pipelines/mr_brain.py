@@ -25,6 +25,7 @@ from pipelines.evidence import codes
 from pipelines.fusion import Turn, onto, turn_of
 from pipelines.models.ensemble import Card, Ensemble
 from pipelines.series import Series
+from pipelines.sides import middle_of, side_of
 from pipelines.study import BadPixels, Study
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -49,6 +50,7 @@ class Prepared:
         images: float32 (frames, sequences, *CANVAS); a missing sequence is all 0.
         shape: Of the turned volume.
         step: How many slices away a neighbour is looked for.
+        middle: x of the head's middle in mm (LPS); lesions are on the right or on the left of it.
     """
 
     flair: Series
@@ -59,6 +61,7 @@ class Prepared:
     shape: tuple[int, ...]
     step: int
     notes: tuple[str, ...]
+    middle: float | None = None
 
     def onto_source(self, canvas: torch.Tensor) -> NDArray[np.float32]:
         """(frames, *CANVAS) → (frames, rows, columns) of FLAIR."""
@@ -120,6 +123,7 @@ class BrainTumour:
             certainty=certainty,
             label=LABEL,
             site=codes.BRAIN,
+            side=side_of(mask, prepared.flair, prepared.middle),
             sop_uids=tuple(str(each.SOPInstanceUID) for each in prepared.flair.instances if id(each) in touched),
             segment=Segment(LABEL, mask, codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE, codes.LESION),
             measurements=_measurements(mask, prepared.flair),
@@ -174,7 +178,8 @@ def _prepared(study: Study, flair: Series, notes: list[str]) -> Prepared:
         if name in scores:
             images[:, place] = imaging.cut(scores[name], box)
     step = max(1, round(USUAL_STEP_MM / between))
-    return Prepared(flair, tuple(read), images, box, turn, volume.shape, step, tuple(notes))
+    middle = middle_of(turn.back(head), flair)
+    return Prepared(flair, tuple(read), images, box, turn, volume.shape, step, tuple(notes), middle)
 
 
 def lesion_score(canvas: torch.Tensor) -> float:

@@ -18,9 +18,10 @@ from node.destinations import Destination, outgoing
 from pipelines.base import Findings, SaliencyMap
 from pipelines.evidence import NotEvaluated, codes
 from pipelines.evidence.objects import BUILDERS
+from pipelines.evidence.told import NOT_EVALUATED
 from pipelines.forms import PRESETS, Form, Wanted
 from pipelines.study import Study
-from tests.findings import image, lesion, outlined, slices, study_of, verdict, written
+from tests.findings import image, lesion, nothing, outlined, slices, study_of, verdict, written
 from tests.peers import needs, orthanc
 from tests.slices import enhanced
 
@@ -76,11 +77,11 @@ def test_values_that_were_emptied_are_kept_in_every_kind(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_whatever_a_destination_takes_it_gets_an_answer(tmp_path: Path, study: Study, preset: str) -> None:
-    """Also where the study was withheld: a planning system alone has nothing to plan with then."""
     forms = PRESETS[preset].forms
     assert written(findings(study), study, tmp_path / "found", forms=forms)
-    withheld = written(NotEvaluated("withheld", "so it is"), study, tmp_path / "withheld", forms=forms)
-    assert bool(withheld) == (preset != "planning")
+    assert written(nothing(study.series[0]), study, tmp_path / "nothing", forms=forms)
+    for status in NOT_EVALUATED:
+        assert written(NotEvaluated(status, "so it is"), study, tmp_path / status, forms=forms), status
 
 
 def equal(ours: Dataset, theirs: Dataset) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from pipelines.evidence.outlines import area, closed_planar, outer_outlines
+from pipelines.evidence.outlines import area, closed_planar, filled, outer_outlines, short_outlines
 
 MASKS = arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 
@@ -42,6 +42,19 @@ def test_each_region_has_one_closed_polygon(mask):
     polygons = outer_outlines(mask)
     assert len(polygons) == ndimage.label(mask)[1]
     assert all((polygon[0] == polygon[-1]).all() for polygon in polygons)
+
+
+@settings(max_examples=150, deadline=None)
+@given(MASKS)
+def test_what_is_cut_to_short_outlines_has_the_same_pixels_inside(mask):
+    whole, cut = np.zeros_like(mask), np.zeros_like(mask)
+    for polygon in outer_outlines(mask):
+        whole |= inside(polygon, mask.shape)
+    for polygon in short_outlines(mask, 7):
+        assert len(polygon) <= 7
+        assert np.array_equal(filled(polygon, mask.shape), inside(polygon, mask.shape))
+        cut |= inside(polygon, mask.shape)
+    assert np.array_equal(cut, whole)
 
 
 @given(MASKS)

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pipelines.base import Finding, Findings
 from pipelines.evidence import NotEvaluated, codes, presentation, shown
 from pipelines.evidence.check import check
+from pipelines.evidence.regions import MOST_POINTS
 from pipelines.forms import Form, Kind
 from pipelines.study import Study
 from tests.findings import GEOMETRIES, blob, image, lesion, nothing, outlined, slices, study_of, verdict, written
@@ -102,7 +103,7 @@ def test_where_nothing_was_found_there_is_none(tmp_path: Path, what: str) -> Non
 def test_an_outline_of_very_many_points_is_several_that_follow_one_another() -> None:
     polygon = np.arange(2 * 20001, dtype=float).reshape(-1, 2)
     pieces = list(presentation._pieces(polygon))
-    assert max(map(len, pieces)) <= presentation.MOST_POINTS
+    assert max(map(len, pieces)) <= MOST_POINTS
     assert np.array_equal(np.concatenate([pieces[0], *(each[1:] for each in pieces[1:])]), polygon)
 
 

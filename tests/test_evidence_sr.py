@@ -336,3 +336,39 @@ def test_a_measurement_of_a_present_class_is_kept(tmp_path, study):
     for preset in PRESETS:
         (group,) = groups(written(outcome, study, tmp_path / preset, preset=preset)["sr.dcm"])
         assert numbers(group)["Length"] == (12.5, "mm")
+
+
+@pytest.mark.parametrize("modality", ["MR", "XC"])
+def test_an_outline_longer_than_an_element_holds_is_several(tmp_path, modality):
+    """Graphic Data of more than 64 KiB has no VR of its own in Explicit VR, and no reader expects another."""
+    side = 160
+    pixels = np.zeros((side, side), "<u2").tobytes()
+    if modality == "MR":
+        images = slices(3, Rows=side, Columns=side, PixelData=pixels)
+    else:
+        images = [image(1, modality="XC", shape=(side, side))]
+    study = study_of(images, tmp_path / "in")
+    mask = np.zeros((len(images), side, side), np.bool_)
+    mask[0, ::3], mask[0, 1::3, ::2], mask[0, :, 0] = True, True, True  # a comb of combs: 17,000 corners, no hole
+    report = written(outlined(study.series[0], lesion(mask)), study, tmp_path)["sr.dcm"]
+    drawn = np.zeros((side, side), np.bool_)
+    for group in groups(report):
+        for region in children(group, codes.IMAGE_REGION):
+            assert region["GraphicData"].VR == "FL"
+            assert region["GraphicData"].VM == len(region.GraphicData) <= 16000
+            part = _inside(np.array(region.GraphicData).reshape(-1, 2), drawn.shape)
+            assert not (drawn & part).any()
+            drawn |= part
+    assert np.array_equal(drawn, mask[0])
+    if shutil.which("dciodvfy"):
+        assert verdict(tmp_path / "sr.dcm") == []
+
+
+@pytest.mark.parametrize(("said", "side"), [("L", "Left"), ("R", "Right"), ("", None), ("B", None)])
+def test_a_breast_is_the_one_that_the_images_name(tmp_path, said, side):
+    study = study_of([image(1, modality="US", ImageLaterality=said)], tmp_path / "in")
+    found = Finding(codes.MASS, True, 0.7, sop_uids=("1.2.3.4.1",), site=codes.BREAST, box=(1, 1, 2, 2))
+    (group,) = groups(written(Findings(study.series[0], (found,)), study, tmp_path)["sr.dcm"])
+    (site,) = children(group, codes.FINDING_SITE)
+    told = [each.ConceptCodeSequence[0].CodeMeaning for each in site.get("ContentSequence", [])]
+    assert told == ([side] if side else [])

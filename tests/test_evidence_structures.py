@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from pipelines.base import Findings
-from pipelines.evidence import codes
+from pipelines.base import Finding, Findings
+from pipelines.evidence import NotEvaluated, codes
 from pipelines.evidence.check import check
 from pipelines.evidence.source import take_over
 from pipelines.evidence.stamp import Stamp
@@ -25,18 +25,19 @@ from tests.findings import (
     blob,
     image,
     lesion,
+    nothing,
     outlined,
     slices,
     study_of,
     verdict,
     written,
 )
-from tests.peers import needs
+from tests.peers import needs, where
 
 STRUCTURES = [Form(Kind.RT_STRUCTURE_SET)]
 
 
-def structures(findings: Findings, study: Study, out: Path) -> Dataset:
+def structures(findings: Findings | NotEvaluated, study: Study, out: Path) -> Dataset:
     return written(findings, study, out, forms=STRUCTURES)["structures.dcm"]
 
 
@@ -127,6 +128,34 @@ def test_a_contour_of_very_many_points_is_whole(tmp_path: Path) -> None:
     (contour,) = made.ROIContourSequence[0].ContourSequence
     assert len(contour.ContourData) * 8 > 65536
     assert np.array_equal(voxels(made, series), mask)
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "says"),
+    [
+        ("nothing", "nothing found", "no FLAIR abnormality (3% certain)"),
+        ("a class alone", "nothing outlined", "Mass (97% certain)"),
+        ("withheld", "withheld", "withheld: the slices are 12 mm thick"),
+        ("failed", "failed", "failed: the weights are damaged"),
+    ],
+)
+def test_where_there_is_no_outline_a_region_without_contours_says_why(
+    tmp_path: Path, what: str, name: str, says: str
+) -> None:
+    study = study_of(slices(), tmp_path / "in")
+    outcomes = {
+        "nothing": nothing(study.series[0]),
+        "a class alone": Findings(study.series[0], (Finding(codes.MASS, True, 0.97),)),
+        "withheld": NotEvaluated("withheld", "the slices are 12 mm thick"),
+        "failed": NotEvaluated("failed", "the weights are damaged"),
+    }
+    made = structures(outcomes[what], study, tmp_path / "out")
+    assert [each.ROIName for each in made.StructureSetROISequence] == [name]
+    assert "ContourSequence" not in made.ROIContourSequence[0]
+    assert made.StructureSetDescription.startswith("AI RESULT, NOT VERIFIED")
+    assert says in made.StructureSetDescription
+    if where("dciodvfy"):
+        assert verdict(tmp_path / "out" / "structures.dcm") == []
 
 
 @pytest.mark.parametrize("what", ["projection", "cine", "several directions"])

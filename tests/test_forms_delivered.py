@@ -77,6 +77,11 @@ class Hospital:
     def evidence(self, key: str):
         return self.bench.place.ledger.evidence(key)
 
+    def said(self, job: int) -> dict[str, str]:
+        """What the ledger says of deliveries of the job beside their states."""
+        study = self.bench.place.ledger.study(self.bench.job(job).study_uid)
+        return {one.destination: one.reason for one in study.deliveries if one.reason}
+
     def states(self, job: int) -> dict[str, DeliveryState]:
         study = self.bench.place.ledger.study(self.bench.job(job).study_uid)
         return {one.destination: one.state for one in study.deliveries}
@@ -104,6 +109,7 @@ def test_each_destination_is_sent_what_it_takes(bench: Bench, tmp_path: Path, st
     assert hospital.forms_at("MODERN") == ["SEG LABELMAP", "SR references LABELMAP"]
     assert hospital.forms_at("SILENT") == []
     assert set(hospital.states(job).values()) == {DeliveryState.DELIVERED}
+    assert hospital.said(job) == {"SILENT": "nothing was sent: the run left no object of a kind that it takes"}
 
 
 def test_a_destination_that_is_added_later_gets_its_forms_and_the_others_nothing_twice(
@@ -163,3 +169,16 @@ def test_an_old_pacs_is_sent_pictures_and_a_page_and_a_planning_system_structure
     assert set(hospital.forms_at("LEGACY")) == {"DOC", "KO", "PR", "SC"}
     assert set(hospital.forms_at("PLANNING")) == {"RTSTRUCT", "SEG BINARY"}
     assert set(hospital.states(job).values()) == {DeliveryState.DELIVERED}
+    assert hospital.said(job) == {}
+
+
+def test_a_planning_system_hears_of_what_was_not_found_and_not_read(
+    bench: Bench, tmp_path: Path, stack: ExitStack
+) -> None:
+    hospital = Hospital(bench, tmp_path, stack, PLANNING=PRESETS["planning"])
+    for pipeline in ("Quick", "Unsuitable", "Raises"):
+        job = bench.place.queued(pipeline, to=("PLANNING",))
+        hospital.read(job)
+        hospital.deliver(job)
+        assert hospital.states(job) == {"PLANNING": DeliveryState.DELIVERED}
+    assert hospital.forms_at("PLANNING") == ["RTSTRUCT"] * 3

@@ -17,6 +17,7 @@ from pydicom.uid import generate_uid
 
 from pipelines import fusion, mr_sequences
 from pipelines.base import UnsuitableStudy, WithheldStudy
+from pipelines.evidence import codes
 from pipelines.models.ensemble import Card
 from pipelines.models.store import DamagedWeights
 from pipelines.mr_brain import CARD, BrainTumour, prepare
@@ -74,6 +75,7 @@ def test_a_lesion_is_found_outlined_and_measured(pipeline: BrainTumour, truth: T
     assert finding.segment is not None
     assert finding.segment.label == "FLAIR abnormality"
     assert "FLAIR" in answer.series.description
+    assert finding.side == codes.LEFT  # its centre is 34 mm left of the head's middle
     assert dice(finding.segment.mask, truth.mask) > 0.75
     assert finding.measurements[0].value == pytest.approx(truth.volume_cm3, rel=0.3)
     assert finding.certainty is not None

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Install the system programs that the demo and the tests use, when root on a machine with apt-get; otherwise say
-# which are missing and what that means. Nothing here is needed to run the node itself.
+# which are missing and what that means. Nothing here is needed to run the node itself. With the argument "tests" also
+# what only the tests use.
 set -eu
 export PATH="$PATH:/usr/sbin:/sbin"
 
@@ -19,6 +20,10 @@ need dciodvfy dicom3tools "validates what the node writes, in the tests"
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || need /nonexistent postgresql "the tests run the ledger on it, too"
 need chromium chromium "looks at the evidence in OHIF, in the tests"
 need ip iproute2 "keeps the PACS of the tests inside a network of its own"
+if [ "${1:-}" = tests ]; then
+    [ -e /usr/share/java/pixelmed.jar ] || need /nonexistent libpixelmed-java "judges reports by their templates, in the tests"
+    need javac default-jdk-headless "runs that"
+fi
 
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

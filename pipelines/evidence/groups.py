@@ -13,14 +13,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
 
 from pipelines.base import Algorithm, Finding, Findings, Segment
 from pipelines.evidence import codes, content, equipment, regions
 from pipelines.evidence.seg import Drawn, Placed
 from pipelines.evidence.tracking import Track
+from pipelines.instance import text
 from pipelines.series import Series
 
 MOST_APART = 20  # outlines that need a group each: of a hundred nuclei or twigs of vessels the largest will do
+PAIRED = (codes.BREAST, codes.RETINA)  # organs that are imaged one at a time
 _Body = tuple[str, list[Dataset]]  # the template, and what a group has beyond what all groups say
 
 
@@ -83,9 +86,27 @@ def _said_of(finding: Finding, track: Track, writing: Writing) -> Iterable[Datas
     if finding.present:
         yield content.code(codes.FINDING, finding.code)
     if finding.site:
-        yield content.code(codes.FINDING_SITE, finding.site, content.MODIFIES)
+        yield _site(finding, finding.site, writing.series)
     yield from equipment.in_group(writing.algorithm)
     yield evaluation(finding)
+
+
+def _site(finding: Finding, site: Code, series: Series) -> Dataset:
+    """The site and its side (TID 1419): what the pipeline says, else of a paired organ what the images say."""
+    item = content.code(codes.FINDING_SITE, site, content.MODIFIES)
+    said = finding.side or (_side_of_images(finding, series) if site in PAIRED else None)
+    if said:
+        item.ContentSequence = [content.code(codes.LATERALITY, said, content.MODIFIES)]
+    return item
+
+
+def _side_of_images(finding: Finding, series: Series) -> Code | None:
+    """Image Laterality (0020,0062) or Laterality (0020,0060) of all that it was judged on."""
+    found = {
+        text(frame.instance, "ImageLaterality") or text(frame.instance, "Laterality")
+        for frame in regions.judged_on(finding, series)
+    }
+    return {"R": codes.RIGHT, "L": codes.LEFT}.get(found.pop()) if len(found) == 1 else None
 
 
 def _outlined(finding: Finding, segment: Segment, writing: Writing) -> list[_Body]:

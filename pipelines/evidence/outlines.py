@@ -6,6 +6,8 @@ top left corner of the top left pixel, whose centre is (0.5, 0.5) (PS3.3 C.18.6.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +29,40 @@ def outer_outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
         return []
     cut, origin = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], np.array([columns[0], rows[0]])
     return sorted((loop + origin for loop in _loops(cut)[0]), key=lambda loop: -area(loop))
+
+
+def short_outlines(mask: NDArray[np.bool_], most_points: int) -> list[NDArray[np.float64]]:
+    """As ``outer_outlines``, but a region whose outline has too many points is cut between two rows, and again.
+
+    The parts have together inside the very pixels that the one outline would have. Cut is where the fewest pixels
+    hang together, in the middle half of the region's height, for each place that is cut may become a region.
+    """
+    found: list[NDArray[np.float64]] = []
+    waiting = outer_outlines(mask)
+    while waiting:
+        polygon = waiting.pop()
+        if len(polygon) <= most_points:
+            found.append(polygon)
+            continue
+        inside = filled(polygon, mask.shape)
+        below = np.flatnonzero(inside.any(axis=1))[1:]
+        below = below[len(below) // 4 : len(below) - len(below) // 4]
+        cut = below[np.argmin(np.count_nonzero(inside[below] & inside[below - 1], axis=1))]
+        for half in (slice(None, cut), slice(cut, None)):
+            part = np.zeros_like(inside)
+            part[half] = inside[half]
+            waiting += outer_outlines(part)
+    return sorted(found, key=lambda loop: -area(loop))
+
+
+def filled(polygon: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The pixels (rows, columns) inside a closed polygon along the edges of pixels."""
+    edges = np.zeros((shape[0], shape[1] + 1), np.bool_)
+    corners = polygon.astype(np.intp)
+    for (column, row), (following, last) in pairwise(corners.tolist()):
+        if column == following:
+            edges[min(row, last) : max(row, last), column] ^= True
+    return np.logical_xor.accumulate(edges, axis=1)[:, :-1]
 
 
 def closed_planar(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:

@@ -20,7 +20,7 @@ from pipelines.base import Findings
 from pipelines.evidence import shown, wording
 from pipelines.evidence.header import Heading, begun
 from pipelines.evidence.marks import Mark, colours, marks
-from pipelines.evidence.regions import reference
+from pipelines.evidence.regions import MOST_POINTS, reference
 from pipelines.evidence.told import Told
 from pipelines.frames import Frame
 from pipelines.instance import items, number, text
@@ -29,7 +29,6 @@ from pipelines.volume import stack
 GREY = Heading(GrayscaleSoftcopyPresentationStateStorage, "PR", "presentation", 9003, "outlines to show")
 COLOUR = Heading(ColorSoftcopyPresentationStateStorage, "PR", "presentation", 9003, "outlines to show")
 LAYER = "AI_NOT_VERIFIED"
-MOST_POINTS = 8000  # of one graphic: FL has 64 KiB at most in Explicit VR (PS3.5 7.1.2), 8 bytes a point
 _MOST_LINES = 6  # of text on an image
 _SQUARE = 1  # nominal, PS3.3 C.10.4
 

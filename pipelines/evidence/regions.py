@@ -15,13 +15,15 @@ from pydicom.dataset import Dataset
 from pipelines.base import Finding
 from pipelines.evidence import codes, content
 from pipelines.evidence.errors import InvalidEvidence
-from pipelines.evidence.outlines import area, outer_outlines
+from pipelines.evidence.outlines import area, short_outlines
 from pipelines.frames import Frame
 from pipelines.instance import number, text
 from pipelines.series import Series
 
 # of one segment; a viewer lists them one by one, and the Segmentation has every voxel
 MOST_OUTLINES = 120
+# of one outline: Graphic Data is FL, which has 64 KiB at most in Explicit VR (PS3.5 7.1.2), 8 bytes a point
+MOST_POINTS = 8000
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,14 +45,15 @@ class Outline:
 def outlines(mask: NDArray[np.bool_], series: Series) -> list[Outline]:
     """The outer outlines of a mask (frames, rows, columns), the largest first: some viewers show one.
 
-    Of a mask on very many frames those with the most of it; the Segmentation beside the report has them all.
+    Of a mask on very many frames those with the most of it; the Segmentation beside the report has them all. An outline
+    of more points than an element holds is several, side by side.
     """
     sizes = np.count_nonzero(mask, axis=(1, 2))
     largest = np.argsort(-sizes, kind="stable")[:MOST_OUTLINES]
     found = [
         Outline(series.frames[index], polygon)
         for index in sorted(largest[sizes[largest] > 0])
-        for polygon in outer_outlines(mask[index])
+        for polygon in short_outlines(mask[index], MOST_POINTS)
     ]
     return sorted(found, key=lambda outline: -area(outline.polygon))[:MOST_OUTLINES]
 

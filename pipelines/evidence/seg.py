@@ -34,6 +34,7 @@ from pipelines.series import Series
 # told apart by people who see red and green alike (Okabe and Ito 2008), as CSS colours
 COLOURS = ("#D55E00", "#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#E69F00", "#0072B2")
 SERIES_NUMBER = 9001  # behind the series of the scanner
+_UNEVEN = 0.01  # of a step between slices
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +100,7 @@ def draw(findings: Findings, tracks: Sequence[Track], stamp: Stamp, encoding: st
         except (ValueError, AttributeError, LookupError) as error:  # what highdicom says of a source that it cannot use
             notes.append(f"the outline is not stored as a Segmentation: {_why(error)}")
             continue
+        _say_pitch(made, stack, series)
         objects.append(made)
         notes += derived
         for i, segment in enumerate(here, start=1):
@@ -234,6 +236,26 @@ def _drawn_on(images: list[Dataset], masks: list[NDArray[np.bool_]], object_: _O
     voxel = np.zeros((1, *masks[0].shape[1:]), np.uint8)
     voxel[0, 0, 0] = 1  # makes one frame, to be replaced
     return fill(_segmentation(images[:1], voxel, object_), slices, _masks(masks))
+
+
+def _say_pitch(made: Dataset, stack: Stack, series: Series) -> None:
+    """Spacing Between Slices where the frames lie on an even grid, also with gaps or of a tilted gantry.
+
+    highdicom says it of gapless volumes alone, and repeats what the images say, right or wrong. Without it dcmqi takes
+    the Slice Thickness for it, and puts frames into one another.
+    """
+    planes = [series.frames[index].plane for index in stack.frames]
+    measures = made.SharedFunctionalGroupsSequence[0].get("PixelMeasuresSequence")
+    if len(planes) < 2 or not measures or any(plane is None for plane in planes):
+        return
+    normal = np.array(planes[0].normal if planes[0] else ())
+    steps = np.diff(sorted(float(np.dot(plane.position, normal)) for plane in planes if plane))
+    counts = steps / steps.min() if steps.min() > 0 else np.array([0.5])
+    if np.abs(counts - counts.round()).max() < _UNEVEN:
+        pitch = float(steps.sum() / counts.round().sum())
+        said = float(measures[0].get("SpacingBetweenSlices") or 0)
+        if abs(said - pitch) > _UNEVEN * pitch:
+            measures[0].SpacingBetweenSlices = f"{pitch:.9g}"
 
 
 def _segmentation(images: list[Dataset], pixels: NDArray[Any], object_: _Object) -> Dataset:

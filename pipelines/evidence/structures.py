@@ -1,8 +1,9 @@
 """RT Structure Sets (PS3.3 A.19): the segments as closed planar contours in the patient, for treatment planning.
 
 Exact: inside a contour lie the centres of the mask's pixels and no others; a hole is tied to its outline by a channel
-of no width (C.8.8.6.3). Approval Status is UNAPPROVED: no person has looked. What does not lie at one place each, as
-the frames of a cine or a projection, has no structure set.
+of no width (C.8.8.6.3). Approval Status is UNAPPROVED: no person has looked. Where nothing is outlined, or nothing was
+evaluated, one region without contours (they are Type 3) has that as its name, so that who plans does not wait for more.
+What does not lie at one place each, as the frames of a cine or a projection, has no structure set.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pipelines.evidence.marks import colours
 from pipelines.evidence.outlines import closed_planar
 from pipelines.evidence.regions import reference
 from pipelines.evidence.seg import merged
-from pipelines.evidence.told import Told
+from pipelines.evidence.told import NOT_EVALUATED, NotEvaluated, Told
 from pipelines.frames import Frame
 from pipelines.instance import items, number, numbers, text
 from pipelines.series import Series
@@ -34,30 +35,63 @@ _FLAT = 0.01  # mm off a common plane: coordinates have four decimals
 
 
 def structure_sets(told: Told) -> list[Dataset]:
-    """One, or none where nothing is outlined that lies in the patient."""
+    """One, or none of images that do not lie in the patient, and where nothing was looked for."""
     findings = told.findings
-    if findings is None or not (segments := merged(findings)) or not _lies_in_patient(findings.series):
+    series = next((each for each in _series(told) if _lies_in_patient(each)), None)
+    if series is None or (findings is not None and not findings.findings):
         return []
-    series, looks = findings.series, colours(findings)
+    segments = merged(findings) if findings else []
     made = begun(told, HEADING)
     # Contour Data is a DS, and Explicit VR has 64 KiB for one at most (PS3.5 7.1.2): 2700 points
     made.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     made.StructureSetLabel, made.StructureSetName = "AI_FINDINGS", wording.signature(told.stamp.algorithm)[:64]
-    made.StructureSetDescription = wording.NOT_VERIFIED
+    made.StructureSetDescription = wording.NOT_VERIFIED if segments else _outcome(told)
     made.StructureSetDate = told.stamp.started.strftime("%Y%m%d")
     made.StructureSetTime = told.stamp.started.strftime("%H%M%S")
     made.OperatorsName = None
     made.FrameOfReferenceUID = series.frame_of_reference
     made.PositionReferenceIndicator = text(series.header, "PositionReferenceIndicator")
     made.ReferencedFrameOfReferenceSequence = [_frame_of_reference(series)]
-    made.StructureSetROISequence = [_roi(i, each, told, series) for i, each in enumerate(segments, start=1)]
-    made.ROIContourSequence = [
-        _contours(i, each, series, looks[each.label]) for i, each in enumerate(segments, start=1)
-    ]
-    made.RTROIObservationsSequence = [_observation(i, each) for i, each in enumerate(segments, start=1)]
+    names = [each.label for each in segments] or [_name(told)]
+    made.StructureSetROISequence = [_roi(i, each, told, series) for i, each in enumerate(names, start=1)]
+    if findings and segments:
+        looks = colours(findings)
+        made.ROIContourSequence = [
+            _contours(i, each, series, looks[each.label]) for i, each in enumerate(segments, start=1)
+        ]
+        made.RTROIObservationsSequence = [_observation(i, each) for i, each in enumerate(segments, start=1)]
+    else:
+        made.ROIContourSequence, made.RTROIObservationsSequence = [_no_contours()], [_observation(1)]
     made.ApprovalStatus = "UNAPPROVED"
     told.stamp.put_on(made)
     return [made]
+
+
+def _series(told: Told) -> Sequence[Series]:
+    """What a structure set may lie on: the series of the masks, or any of a study that was not evaluated."""
+    return (told.findings.series,) if told.findings else told.read
+
+
+def _name(told: Told) -> str:
+    """Of the one region that is there to say that there is none."""
+    if isinstance(told.outcome, NotEvaluated):
+        return NOT_EVALUATED[told.outcome.status][1]
+    return "nothing outlined" if any(each.present for each in told.outcome.findings) else "nothing found"
+
+
+def _outcome(told: Told) -> str:
+    """Structure Set Description has 1024 characters (ST)."""
+    if isinstance(told.outcome, NotEvaluated):
+        said = [f"{_name(told)}: {told.outcome.reason}"]
+    else:
+        said = [line.words for line in wording.told(told.outcome)]
+    return "; ".join([wording.NOT_VERIFIED, *said])[:1024]
+
+
+def _no_contours() -> Dataset:
+    item = Dataset()
+    item.ReferencedROINumber = 1
+    return item
 
 
 def _lies_in_patient(series: Series) -> bool:
@@ -81,9 +115,9 @@ def _frame_of_reference(series: Series) -> Dataset:
     return item
 
 
-def _roi(place: int, segment: Segment, told: Told, series: Series) -> Dataset:
+def _roi(place: int, name: str, told: Told, series: Series) -> Dataset:
     item = Dataset()
-    item.ROINumber, item.ROIName = place, segment.label
+    item.ROINumber, item.ROIName = place, name
     item.ReferencedFrameOfReferenceUID = series.frame_of_reference
     item.ROIGenerationAlgorithm = "AUTOMATIC"
     item.ROIGenerationDescription = f"{wording.signature(told.stamp.algorithm)}, not verified"[:64]
@@ -126,11 +160,12 @@ def in_patient(points: NDArray[np.float64], frame: Frame) -> NDArray[np.float64]
     return lies
 
 
-def _observation(place: int, segment: Segment) -> Dataset:
+def _observation(place: int, segment: Segment | None = None) -> Dataset:
     item = Dataset()
     item.ObservationNumber = item.ReferencedROINumber = place
     item.RTROIInterpretedType = item.ROIInterpreter = ""  # Type 2: whether it is a target only a person can say
-    item.RTROIIdentificationCodeSequence = [content.coded(segment.property_type)]
+    if segment:
+        item.RTROIIdentificationCodeSequence = [content.coded(segment.property_type)]
     return item
 
 
