@@ -108,7 +108,8 @@ def test_a_photograph_of_a_class_that_allows_several_frames_has_a_segmentation(t
     series = study.series[0]
     seg = written(outlined(series), study, tmp_path)["seg.dcm"]
     assert np.array_equal(seg_masks(tmp_path / "seg.dcm", series)["FLAIR abnormality"], blob(series))
-    assert "PixelMeasuresSequence" not in seg.SharedFunctionalGroupsSequence[0]
+    (measures,) = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence  # OHIF needs the item
+    assert "PixelSpacing" not in measures
     assert verdict(tmp_path / "seg.dcm") == []
 
 

@@ -280,8 +280,13 @@ def _segmentation(images: list[Dataset], pixels: NDArray[Any], object_: _Object)
         **equipment.general(algorithm),
     )
     shared = made.SharedFunctionalGroupsSequence[0]
-    if "PixelMeasuresSequence" in shared and not any(shared.PixelMeasuresSequence):
-        del shared.PixelMeasuresSequence  # of a picture that does not say how large it is (source.lean_images)
+    if not any(shared.get("PixelMeasuresSequence", [])):
+        # A picture that lies nowhere: OHIF 3.13.2 shows nothing at all where this item is missing, and Orthanc leaves
+        # an empty one out. Without a volume it may be without Pixel Spacing (PS3.3 Table C.7.6.16-2).
+        measures = Dataset()
+        measures.PixelSpacingCalibrationDescription = "as of the source image"
+        shared.PixelMeasuresSequence = [measures]
+        made.VolumetricProperties = "DISTORTED"
     if "FrameOfReferenceUID" not in made:  # then Patient Orientation is Type 2 (PS3.3 C.7.6.1)
         made.PatientOrientation = images[0].get("PatientOrientation")
     stamp.put_on(made)
