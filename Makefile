@@ -12,6 +12,8 @@ BIN := .venv/bin
 OHIF_VERSION := 3.13.2
 OHIF_FOLDER := .cache/ohif-$(OHIF_VERSION)
 OHIF := $(OHIF_FOLDER)/package/dist
+OIDC_VERSION := 9.13.3
+OIDC := .cache/oidc-provider-$(OIDC_VERSION)
 PIP := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
 .PHONY: demo viewer test check bench train setup setup-dev system clean
@@ -29,6 +31,7 @@ $(OHIF)/index.html:
 test: .venv/ready-dev
 	@deploy/setup/system.sh tests
 	@[ -e $(OHIF)/index.html ] || deploy/setup/ohif.sh $(OHIF_VERSION) $(OHIF_FOLDER) || echo "Without OHIF its tests are skipped."
+	@[ -e $(OIDC)/node_modules/oidc-provider ] || deploy/setup/oidc-provider.sh $(OIDC_VERSION) $(OIDC) || echo "Without an identity provider its tests are skipped."
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/ready-dev

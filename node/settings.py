@@ -11,7 +11,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ from node.errors import BadSettings
 from node.settings_evidence import EvidenceLine
 from node.settings_keeping import AuditTable, Retention, Syslog
 from node.settings_triage import NotifyLine, TriageLine, UrgencyLine
+from node.settings_web import Oidc, Web, address
 
 VARIABLE = "WETREAD_SETTINGS"
 
@@ -30,13 +31,6 @@ def _ae_title(text: str) -> str:
     if not re.fullmatch(r"[\x20-\x5b\x5d-\x7e]{1,16}", text) or not text.strip():
         raise ValueError("an AE title has 1 to 16 printable ASCII characters, no backslash")
     return text
-
-
-def _address(text: str) -> str:
-    try:
-        return str(ip_address(text))
-    except ValueError:
-        raise ValueError("an IPv4 or IPv6 address, as 127.0.0.1") from None
 
 
 def _network(text: object) -> IPv4Network | IPv6Network:
@@ -71,7 +65,7 @@ class ListenerTls(_Table):
 
 class Node(_Table):
     ae_title: AETitle = "WETREAD"
-    bind: Annotated[str, AfterValidator(_address)] = "127.0.0.1"
+    bind: Annotated[str, AfterValidator(address)] = "127.0.0.1"
     dicom_port: Port = 11112
     web_port: Port = 8114
     data: Path = Path("data")
@@ -115,20 +109,6 @@ class Worker(_Table):
     urgent_up_to: int = Field(default=1, ge=0, le=9)
     aging_minutes: Positive = 10
     rest_every: int = Field(default=10, ge=2)
-
-
-class Web(_Table):
-    bind: Annotated[str, AfterValidator(_address)] | None = None
-    hosts: tuple[str, ...] = ()
-    certificate: Path | None = None
-    key: Path | None = None
-    idle_minutes: Positive = 15
-
-    @model_validator(mode="after")
-    def _is_whole(self) -> Web:
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key: both, or neither")
-        return self
 
 
 class Destination(_Table):
@@ -301,6 +281,7 @@ def _beside(folder: Path, tables: dict[str, Any]) -> dict[str, Any]:
         node.get("tls"),
         dict(tables.get("audit") or {}).get("syslog"),
         tables.get("web"),
+        dict(tables.get("web") or {}).get("oidc"),
         *(line for name in ("destinations", "notify", "pipelines") for line in dict(tables.get(name) or {}).values()),
     ]
     for home in (one for one in homes if isinstance(one, dict)):
@@ -348,6 +329,8 @@ def _keys(place: list[str]) -> list[str]:
             table = Worker
         case ["web"]:
             table = Web
+        case ["web", "oidc", *_]:
+            table = Oidc
         case ["destinations", _, "evidence", *_]:
             table = EvidenceLine
         case ["destinations", *_]:

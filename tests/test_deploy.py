@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from node import settings
+from node import settings, settings_web
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
@@ -212,6 +212,7 @@ def test_the_made_settings_name_the_services_of_compose(made: Path) -> None:
     "table",
     [
         *(settings.Node, settings.Worker, settings.Destination, settings.PipelineLine),
+        *(settings_web.Web, settings_web.Oidc),
         *(settings.UrgencyLine, settings.TriageLine, settings.NotifyLine),
     ],
 )
@@ -219,7 +220,9 @@ def test_the_hospitals_sample_shows_every_setting_and_loads(table: type) -> None
     file = DEPLOY / "settings.hospital.toml"
     assert settings.load(file)[0].pipelines
     text = file.read_text()
-    missing = [key for key in table.model_fields if not re.search(rf"^(# |\[node\.)?{key}( =|\])", text, re.MULTILINE)]
+    missing = [
+        key for key in table.model_fields if not re.search(rf"^(# |\[(node|web)\.)?{key}( =|\])", text, re.MULTILINE)
+    ]
     assert missing == []
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from node.accounts import ACCOUNTS_FILE, Accounts, Role
 from node.audit import Actor, log_used
 from node.cli import first_day
 from node.cli.doctor import _ports
@@ -125,3 +126,18 @@ def test_a_bar_shows_every_state_however_few_and_is_as_wide_as_the_others() -> N
     for states in ({"DONE": 99_999, "FAILED": 1}, {"QUEUED": 1, "RUNNING": 1, "DONE": 1}, {}, {"held": 0}):
         assert len(bar(states).plain) == 30
     assert [str(span.style) for span in bar({"DONE": 99_999, "FAILED": 1}).spans] == ["green", "red"]
+
+
+def test_an_identity_provider_that_is_off_is_told_and_so_is_that_there_is_no_other_way_in(tmp_path: Path) -> None:
+    given = {
+        "issuer": f"http://localhost:{free_port()}", "client_id": "wetread", "secret_variable": "NO_SUCH_SECRET",
+        "roles": {"viewer": ["radiology"]},
+    }  # fmt: skip
+    told = settings(tmp_path, web={"oidc": given})
+    lines = [*first_day.identity(told), *first_day.secrets(told)]
+    assert "does not answer" in lines[0].found
+    assert list(advice(lines)) == ["identity provider", "local account", "secret NO_SUCH_SECRET"]
+    assert all(line.advice for line in lines)
+    Accounts(told.node.folder / ACCOUNTS_FILE).set_user("anna", Role.ADMINISTRATOR, "correct horse battery")
+    assert list(advice(list(first_day.identity(told)))) == ["identity provider"]
+    assert list(first_day.identity(settings(tmp_path))) == []

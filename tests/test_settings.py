@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
-from node import settings
+from node import settings, settings_web
 from node.errors import BadSettings
 from pipelines.forms import PRESETS, Wanted
 
@@ -17,6 +18,11 @@ ROOT = Path(__file__).parents[1]
 
 def with_evidence(evidence: object) -> dict[str, object]:
     return {"destinations": {"PACS": {"protocol": "dicomweb", "url": "http://pacs", "evidence": evidence}}}
+
+
+def with_oidc(**changed: object) -> dict[str, object]:
+    good = {"issuer": "https://login.hospital.example", "client_id": "wetread", "roles": {"viewer": ["radiology"]}}
+    return {"web": {"oidc": good | changed}}
 
 
 def wrong(tables: dict[str, object]) -> str:
@@ -43,9 +49,13 @@ def test_a_relative_path_is_meant_from_the_settings_file(tmp_path: Path) -> None
 
 def test_every_setting_stands_in_the_shipped_file_with_a_comment() -> None:
     text = (ROOT / "settings.toml").read_text()
-    for table in (settings.Node, settings.Worker, settings.Destination, settings.PipelineLine, settings.ListenerTls):
+    tables = (
+        *(settings.Node, settings.Worker, settings.Destination, settings.PipelineLine, settings.ListenerTls),
+        *(settings_web.Web, settings_web.Oidc),
+    )
+    for table in tables:
         for key in table.model_fields:
-            assert f"\n{key} = " in text or f"\n# {key} = " in text or f"\n# [node.{key}]" in text, key
+            assert re.search(rf"^(# )?(\[(node|web)\.)?{key}(\]| = )", text, re.MULTILINE), key
 
 
 @pytest.mark.parametrize(
@@ -75,6 +85,11 @@ def test_every_setting_stands_in_the_shipped_file_with_a_comment() -> None:
         ({"node": {"dicom_port": 8114}}, "dicom_port and web_port are both 8114"),
         ({"node": {"quiet_seconds": 5000}}, "quiet_seconds 5000 exceeds longest_wait_seconds 900"),
         ({"node": {"broker": "nonsense"}}, "node.broker is 'nonsense'"),
+        (with_oidc(issuer="http://login.example"), "web.oidc.issuer is 'http://login.example': an https:// address"),
+        (with_oidc(roles={"boss": ["it"]}), "web.oidc.roles.boss"),
+        (with_oidc(roles={}), "roles names no group"),
+        (with_oidc(scopes=["profile"]), 'scopes lacks "openid"'),
+        (with_oidc(client="x"), "web.oidc.client: no such setting; did you mean client_id?"),
         ({"destinations": {"PACS": {"protocol": "dimse"}}}, "needs ae_title, host, port"),
         ({"destinations": {"PACS": {"protocol": "ftp"}}}, "destinations.PACS.protocol is 'ftp'"),
         (with_evidence("osirix"), "evidence.preset is 'osirix': Input should be 'ohif', 'orthanc', 'air'"),

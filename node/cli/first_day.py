@@ -17,11 +17,14 @@ from pathlib import Path
 
 import psutil
 
+from node.accounts import ACCOUNTS_FILE, Accounts
 from node.audit.syslog import Collector, Forwarder
 from node.cli.lines import Line
 from node.cli.options import trail_of
+from node.cli.site import provider_options
 from node.ledger import DeliveryState, JobState, Ledger, StudyState
 from node.settings import Settings
+from node.web.provider import Provider
 
 SOON_DAYS = 30
 SLOW_SYNC_MS = 50.0
@@ -79,11 +82,33 @@ def _ends(certificate: Path) -> float:
 
 def secrets(settings: Settings) -> Iterator[Line]:
     """The environment variables that the settings name."""
-    for name, line in settings.destinations.items():
-        for variable in filter(None, (line.password_variable, line.token_variable)):
-            there = bool(os.environ.get(variable))
-            advice = f"set it for the node's processes (deploy/wetread.env.example): destinations.{name} names it"
-            yield Line(f"secret {variable}", "is set" if there else "is not set here", "" if there else advice)
+    named = [
+        (f"destinations.{name}", variable)
+        for name, line in settings.destinations.items()
+        for variable in filter(None, (line.password_variable, line.token_variable))
+    ]
+    if settings.web.oidc and settings.web.oidc.secret_variable:
+        named.append(("web.oidc", settings.web.oidc.secret_variable))
+    for where, variable in named:
+        there = bool(os.environ.get(variable))
+        advice = f"set it for the node's processes (deploy/wetread.env.example): {where} names it"
+        yield Line(f"secret {variable}", "is set" if there else "is not set here", "" if there else advice)
+
+
+def identity(settings: Settings) -> Iterator[Line]:
+    """The identity provider, and a way in for when it is off."""
+    given = settings.web.oidc
+    if given is None:
+        return
+    provider = Provider(provider_options(given, needs_secret=False))
+    wrong = provider.look()
+    provider.close()
+    yield Line(
+        "identity provider", wrong or f"{given.issuer} answers", "is it up, and web.oidc right?" if wrong else ""
+    )
+    if not Accounts(settings.node.folder / ACCOUNTS_FILE).users():
+        advice = "wetread users add NAME --role administrator"
+        yield Line("local account", "none: nobody gets in while the identity provider is off", advice)
 
 
 def clock(_: Settings) -> Iterator[Line]:
@@ -212,4 +237,4 @@ def waiting(settings: Settings) -> Iterator[Line]:
         yield Line("drained worker", f"{name} {worker.reason}".strip(), f"wetread resume {name}")
 
 
-LOOKS = (certificates, secrets, clock, peers, disk, room, audit, waiting)
+LOOKS = (certificates, secrets, identity, clock, peers, disk, room, audit, waiting)

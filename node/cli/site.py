@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
 from node import delivery, log
-from node.accounts import ACCOUNTS_FILE, Accounts
+from node.accounts import ACCOUNTS_FILE, Accounts, Role
 from node.actions import Actions
 from node.audit import Trail, quietly
 from node.cli.options import destinations_of, models_of, routes_of, trail_of, triage_of
+from node.destinations import trusting
+from node.errors import BadSettings
 from node.ledger import Ledger
 from node.settings import Node, Settings
+from node.settings_web import Oidc
 from node.spool import Spool
 from node.stow import Sender, Stow, StowOptions
 from node.web.app import WebOptions
+from node.web.id_token import Rules
+from node.web.provider import Provider, ProviderOptions
 from node.web.site import Check, Model, Place, Site
 
 GIB = 2**30
@@ -54,16 +60,32 @@ def web_options(settings: Settings, ledger: Ledger, checks: dict[str, Check]) ->
         settings=shown(settings.model_dump(mode="json")),
     )
     return WebOptions(
-        bind=where(settings, has_users=bool(accounts.users())),
+        bind=where(settings, has_users=bool(accounts.users()) or given.oidc is not None),
         port=node.web_port,
         site=site,
         accounts=accounts,
+        provider=Provider(provider_options(given.oidc)) if given.oidc else None,
         stow=_stow(node, spool, ledger, trail),
         hosts=given.hosts,
         idle_seconds=given.idle_minutes * 60,
         certificate=given.certificate,
         key=given.key,
     )
+
+
+def provider_options(given: Oidc, *, needs_secret: bool = True) -> ProviderOptions:
+    """What the settings say of the identity provider.
+
+    Raises:
+        BadSettings: If the secret that they name is not set, or a file cannot be used.
+    """
+    secret = os.environ.get(given.secret_variable) if given.secret_variable else None
+    if given.secret_variable and not secret and needs_secret:
+        raise BadSettings(f"web.oidc.secret_variable names {given.secret_variable}, which is not set")
+    # A group of several roles has the highest; the roles stand in rising order.
+    roles = {group: role for role in Role for group in given.roles.get(role.word, ())}  # type: ignore[call-overload]
+    rules = Rules(given.issuer, given.client_id, roles, given.claim, given.name_claim, given.clock_seconds)
+    return ProviderOptions(rules, secret, given.scopes, given.label, trusting("web.oidc", given.ca, None, None))
 
 
 def _stow(node: Node, spool: Spool, ledger: Ledger, trail: Trail) -> Stow:
@@ -82,7 +104,7 @@ def where(settings: Settings, *, has_users: bool) -> str:
     if ip_address(wanted).is_loopback:
         return wanted
     if not has_users or settings.web.certificate is None:
-        lacks = "no users (wetread users add)" if not has_users else "no certificate (web.certificate)"
+        lacks = "no users (wetread users add, or web.oidc)" if not has_users else "no certificate (web.certificate)"
         _events.warning("the web server listens on loopback only", reason=f"there are {lacks}", address=wanted)
         return "127.0.0.1"
     return wanted

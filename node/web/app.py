@@ -27,6 +27,7 @@ from node.web.api import add_api
 from node.web.guard import Doors, Guard, allowed, is_program
 from node.web.metrics import told
 from node.web.overview import run_check
+from node.web.provider import Provider
 from node.web.sessions import Sessions
 from node.web.site import Site
 from node.web.view import trouble
@@ -42,6 +43,7 @@ class WebOptions:
     """Where to listen, what is shown, and who is let in.
 
     Attributes:
+        provider: The identity provider that lets people in beside the accounts; None: there is none.
         stow: What stores what comes by STOW-RS; None: nothing comes so.
         hosts: Names that the server goes by, besides those of loopback.
         idle_seconds: After which a session ends.
@@ -52,6 +54,7 @@ class WebOptions:
     port: int
     site: Site
     accounts: Accounts
+    provider: Provider | None = None
     stow: Stow | None = None
     hosts: tuple[str, ...] = ()
     idle_seconds: float = 900.0
@@ -63,7 +66,10 @@ def make_app(options: WebOptions, watch: Watch, *, doors: Doors | None = None) -
     site = options.site
     app = FastAPI(title="wetread", docs_url=None, redoc_url=None, openapi_url=None)
     doors = doors or Doors(
-        options.accounts, Sessions(idle_seconds=options.idle_seconds), (options.bind, *options.hosts)
+        options.accounts,
+        Sessions(idle_seconds=options.idle_seconds),
+        (options.bind, *options.hosts),
+        has_provider=options.provider is not None,
     )
 
     @app.exception_handler(NodeError)
@@ -76,7 +82,7 @@ def make_app(options: WebOptions, watch: Watch, *, doors: Doors | None = None) -
     app.router.routes.extend(
         [
             *_watched(site, watch),
-            *sign_in.routes(doors, site.trail),
+            *sign_in.routes(doors, site.trail, options.provider),
             *overview.routes(site, watch),
             *queue.routes(site),
             *study.routes(site),

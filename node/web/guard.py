@@ -2,7 +2,7 @@
 
     Host → Origin → how often → who → the route's role → the route
 
-Without accounts whoever sits at this machine is the administrator; whoever comes from elsewhere is refused.
+Without accounts and identity provider whoever sits at this machine is the administrator, and nobody else is let in.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ class Doors:
     """What the guard looks at.
 
     Attributes:
+        has_provider: Whether an identity provider lets people in, too: then this machine alone is nobody.
         hosts: Names under which the server may be asked for, besides those of loopback: against DNS rebinding.
         local: The session of everybody while there are no accounts.
     """
@@ -81,6 +82,7 @@ class Doors:
     accounts: Accounts
     sessions: Sessions
     hosts: Sequence[str] = ()
+    has_provider: bool = False
     any_request: Allowance = field(default_factory=lambda: Allowance(at_once=300, per_second=20))
     sign_ins: Allowance = field(default_factory=lambda: Allowance(at_once=10, per_second=1 / 30))
     per_account: Allowance = field(default_factory=lambda: Allowance(at_once=5, per_second=1 / 60))
@@ -182,16 +184,16 @@ class Guard:
             if isinstance(found, str):
                 raise Refused(401, found, headers={"www-authenticate": 'Bearer error="invalid_token"'})
             return Identity(found, None)
-        if not accounts.users():
+        if not accounts.users() and not self._doors.has_provider:
             if not _is_loopback(client):
                 raise Refused(403, "there are no users yet, so only this machine itself is let in: wetread users add")
             return Identity(Person(self._doors.local.user, Role.ADMINISTRATOR), self._doors.local, is_local=True)
         number = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
         session = self._doors.sessions.get(number, is_live=headers.get("x-live") == "1") if number else None
-        person = accounts.person(session.user) if session else None
-        if session is None or person is None:
+        if session is None:
             return None
-        return Identity(person, session)
+        person = Person(session.user, session.role) if session.role else accounts.person(session.user)
+        return Identity(person, session) if person else None
 
 
 def _check_origin(method: str, headers: Headers) -> None:

@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from node.accounts import Role
+
 LONGEST_SECONDS = 12 * 3600.0
 MOST_SESSIONS = 10_000
 MOST_ADDRESSES = 10_000
@@ -22,6 +24,7 @@ class Session:
     """Somebody who is signed in.
 
     Attributes:
+        role: Of somebody for whom an identity provider vouches, for as long as the session lasts; None: the account's.
         csrf: Stands in each of the forms that are made for it.
         said: What was done, to be shown once on the next page.
     """
@@ -29,6 +32,7 @@ class Session:
     user: str
     began: float  # of time.monotonic, as ``seen``
     seen: float
+    role: Role | None = None
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     said: list[str] = field(default_factory=list)
 
@@ -39,11 +43,11 @@ class Sessions:
         self._held: OrderedDict[str, Session] = OrderedDict()  # the longest unseen first
         self._lock = threading.Lock()
 
-    def begin(self, user: str) -> tuple[str, Session]:
+    def begin(self, user: str, role: Role | None = None) -> tuple[str, Session]:
         """A new session and the number that its cookie holds: never one that the browser came with."""
         number, now = secrets.token_urlsafe(32), self._clock()
         with self._lock:
-            self._held[number] = Session(user, now, now)
+            self._held[number] = Session(user, now, now, role)
             while len(self._held) > MOST_SESSIONS:
                 self._held.popitem(last=False)
             return number, self._held[number]
