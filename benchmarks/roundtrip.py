@@ -75,8 +75,8 @@ def main() -> None:
         + "\n".join(rows)
         + "\n\ndcmqi's volumes are boxes with one step between slices: slices at uneven distances it puts where they"
         " are not, and those of a tilted gantry that leave the box it refuses. highdicom reads these, too.\n\n"
-        f"Sides, as the report says them, of {given.sides} lesions 4 to 80 mm from the middle: {said['correct']} correct,"
-        f" {said['wrong']} wrong, {said['unsaid']} left unsaid (nearer than 10 mm).\n\n"
+        f"Sides, as the report says them, of {given.sides} lesions 4 to 80 mm from the middle:"
+        f" {said['correct']} correct, {said['wrong']} wrong, {said['unsaid']} left unsaid (nearer than 10 mm).\n\n"
         "    .venv/bin/python benchmarks/roundtrip.py\n"
     )
 
