@@ -243,7 +243,14 @@ class Analysis:
             "job": job.key,
             "forms": self._forms(job),
             "predecessors": self._reports_before(job),
+            "priors": self._earlier_readings(job),
         }
+
+    def _earlier_readings(self, job: Job) -> list[dict[str, Any]]:
+        """What the pipeline said of the patient's other studies, run by run, where it says what changed since."""
+        if not self._reader.compares(job.use):
+            return []
+        return [run for runs in self._ledger.earlier_readings(job) for run in json.loads(runs)]
 
     def _forms(self, job: Job) -> list[str]:
         """All that any of its destinations takes, and what was made or asked for before; each is made once.

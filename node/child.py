@@ -6,9 +6,10 @@ One JSON line on standard input asks, one JSON line on the descriptor REPLIES an
 the lines. What a pipeline prints goes to standard error. It has no network, no ledger and no queue to talk to: those
 are its parent's, which also watches its time and its memory (warm.py).
 
-    {"do": "load", "use": …}                → {"algorithm": {…}, "precision": sentence | null} | {"fault": sentence}
+    {"do": "load", "use": …}     → {"algorithm": {…}, "precision": sentence | null, "compares": bool} | {"fault": …}
     {"do": "read", "use": …, "name": …, "study": …, "files": […],
-     "out": …, "job": …, "forms": […], "predecessors": {form: [sop, series]}}
+     "out": …, "job": …, "forms": […], "predecessors": {form: [sop, series]},
+     "priors": [run, …]}
                                  → {"runs": […], "refused": […]} | {"fault": …}
     {"do": "report", "reason": …, "algorithm": {…}} and the rest as for "read", without loading the pipeline
                                  → the same: one run that failed, and its report
@@ -40,6 +41,7 @@ from pipelines.evidence import NotEvaluated, Predecessor
 from pipelines.filing import Filing
 from pipelines.forms import Form
 from pipelines.instance import one_sentence, open_header, open_instance
+from pipelines.priors import Prior, prior_of
 from pipelines.study import Study, read_files
 
 Ask = dict[str, Any]
@@ -73,7 +75,9 @@ def answer(ask: Ask, pipelines: dict[str, Loaded], threads: int) -> dict[str, An
         match ask["do"]:
             case "load":
                 loaded = _loaded(ask["use"], pipelines, threads)
-                return {"algorithm": asdict(loaded.pipeline.algorithm), "precision": loaded.precision}
+                compares = hasattr(loaded.pipeline, "since")
+                about = asdict(loaded.pipeline.algorithm)
+                return {"algorithm": about, "precision": loaded.precision, "compares": compares}
             case "read":
                 return _read(ask, _loaded(ask["use"], pipelines, threads).pipeline)
             case "report":
@@ -111,6 +115,7 @@ def _read(ask: Ask, pipeline: Pipeline) -> dict[str, Any]:
         job=ask["job"],
         forms=_forms(ask),
         predecessors=_predecessors(ask),
+        priors=_priors(ask),
     )
     return {"runs": [run.as_json() for run in runs], "refused": refused}
 
@@ -140,6 +145,11 @@ def _forms(ask: Ask) -> list[Form]:
 
 def _predecessors(ask: Ask) -> dict[Form, Predecessor]:
     return {Form.named(name): Predecessor(*uids) for name, uids in ask["predecessors"].items()}
+
+
+def _priors(ask: Ask) -> list[Prior]:
+    """The earlier readings of the patient whose reports are still there."""
+    return [prior for run in ask.get("priors", ()) if (prior := prior_of(run, [Path(each) for each in run["objects"]]))]
 
 
 def _study(ask: Ask, opened: Callable[[Path], Dataset]) -> tuple[Study | None, list[str]]:

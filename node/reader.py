@@ -90,6 +90,10 @@ class Reader:
             _events.error("a pipeline is disabled; its jobs wait", pipeline=use, reason=reason)
         self._disabled[use] = (reason, time.monotonic() + LOAD_AGAIN_SECONDS)
 
+    def compares(self, use: str) -> bool:
+        """Whether the pipeline, if it was loaded, says what changed since an earlier study."""
+        return bool(self._about.get(use, {}).get("compares"))
+
     def device(self, use: str) -> str:
         """The Device UID of the pipeline, which is loaded: retraining changes it."""
         said = self._about[use]["algorithm"]

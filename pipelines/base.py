@@ -63,8 +63,26 @@ class Algorithm:
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """The report on an earlier study of the same patient.
+
+    Attributes:
+        date: Study Date, eight digits.
+    """
+
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+    date: str
+
+
+@dataclass(frozen=True)
 class Measurement:
     """A number with a name and a unit (PS3.16 TID 300).
+
+    Attributes:
+        within: Its uncertainty, ± in its own unit, of 95 of 100; None: not known.
+        against: The earlier reading that it is a change since.
 
     Raises:
         ValueError: If ``value`` is not finite; DICOM has no way to write it.
@@ -73,6 +91,8 @@ class Measurement:
     name: Code
     value: float
     unit: Code  # CID 82, that is to say UCUM
+    within: float | None = None
+    against: Earlier | None = None
 
     def __post_init__(self) -> None:
         if not isfinite(self.value):
@@ -212,7 +232,8 @@ class Findings:
 class Pipeline(Protocol):
     """Any class with these two members: one file, named in ``settings.toml``, no base class.
 
-    It may have two more. ``warm_up() -> str``: called once before the first study, it says how the pipeline computes.
+    It may have three more. ``warm_up() -> str``: called once before the first study, it says how the pipeline computes.
+    ``since(findings, volumes, earlier) -> Findings``: with what changed since an earlier study, by its volumes in cm³.
     ``saliency(findings) -> tuple[SaliencyMap, ...]``: where it looked; called only where a destination takes maps.
     """
 

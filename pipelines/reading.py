@@ -11,7 +11,7 @@ import logging
 import re
 import traceback
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from pipelines.evidence import InvalidEvidence, NotEvaluated, Predecessor
 from pipelines.filing import Filing
 from pipelines.forms import EXPLAINING, USUAL, Form
 from pipelines.instance import Unreadable, one_sentence, text
+from pipelines.priors import Prior, kind_of, latest
 from pipelines.study import BadPixels, Study
 
 _log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Run:
     seconds: float = 0.0
     device: str = "cpu"
     findings: tuple[Finding, ...] = ()
+    series_kind: str | None = None  # as priors.kind_of says
     notes: tuple[str, ...] = ()
     objects: dict[Path, Form] = field(default_factory=dict)
     stages: dict[str, float] = field(default_factory=dict)
@@ -72,6 +74,7 @@ class Run:
             "status": self.status,
             "reason": self.reason,
             "series_uid": self.series_uid,
+            "series_kind": self.series_kind,
             "seconds": round(self.seconds, 3),
             "device": self.device,
             "findings": [_finding_as_json(finding) for finding in self.findings],
@@ -104,6 +107,7 @@ def read(
     forms: Collection[Form] = USUAL,
     started: datetime | None = None,
     predecessors: Mapping[Form, Predecessor] = MappingProxyType({}),
+    priors: Sequence[Prior] = (),
 ) -> tuple[Run, ...]:
     """Run one pipeline over a study and leave its evidence in ``out/name``, in place of what lay there.
 
@@ -115,6 +119,7 @@ def read(
         job: Seeds every UID; the same job and the same findings make the same bytes.
         started: Content Date and Time; by default now, or as before where this very job has left its report.
         predecessors: The reports of the study's former revision, by their forms.
+        priors: Earlier readings, of this patient among others.
     """
     clock = _Clock(started or datetime.now().replace(microsecond=0), perf_counter())
     blank = Run(name, "unknown", "failed", device=str(getattr(pipeline, "device", "cpu")))
@@ -124,7 +129,7 @@ def read(
         runs: tuple[Run, ...] = (replace(blank, reason=_explained(error)),)
     else:
         place = Filing(study, algorithm, job, out / name, forms, predecessors)
-        runs = _runs(pipeline, replace(blank, version=algorithm.version), place, clock)
+        runs = _runs(pipeline, replace(blank, version=algorithm.version), place, clock, priors)
     try:
         filing.clear(out / name, keep={path for run in runs for path in run.objects})
     except OSError as error:
@@ -132,12 +137,14 @@ def read(
     return runs
 
 
-def _runs(pipeline: Pipeline, blank: Run, place: Filing, clock: _Clock) -> tuple[Run, ...]:
+def _runs(pipeline: Pipeline, blank: Run, place: Filing, clock: _Clock, priors: Sequence[Prior]) -> tuple[Run, ...]:
     if place.study.mixed:
         return (replace(blank, reason=f"{place.study.mixed}; it is held for a person to look at"),)
     answers = _answers(pipeline, place.study, maps=any(form.kind in EXPLAINING for form in place.forms))
     if isinstance(answers, NotEvaluated):
         return (_not_evaluated(blank, answers, place, clock),)
+    if priors and hasattr(pipeline, "since"):
+        answers = tuple(_compared(pipeline, answer, priors) for answer in answers)
     seconds = clock.seconds / len(answers)
     return tuple(
         _evaluated(blank, answer, each, replace(clock, begun=perf_counter() - seconds))
@@ -182,6 +189,24 @@ def _with_maps(pipeline: Any, answer: Findings) -> Findings:
     return replace(answer, stages={**answer.stages, "maps": perf_counter() - begun})
 
 
+def _compared(pipeline: Any, answer: Findings, priors: Sequence[Prior]) -> Findings:
+    """With what changed since the newest of the earlier readings; where that cannot be said, the findings stand."""
+    try:
+        prior, why_not = latest(priors, answer.series, pipeline.algorithm)
+        if prior:
+            compared: Findings = pipeline.since(answer, prior.volumes, prior.study)
+            return compared
+    except Exception as error:
+        why_not = f"no change since the earlier study: {_explained(error)}"
+    return replace(answer, notes=(*answer.notes, why_not)) if why_not else answer
+
+
+def _against(answer: Findings) -> str:
+    """The report that its changes are against: it is part of what the objects say, and so of their UIDs."""
+    since = {each.against.sop_uid for one in answer.findings for each in one.measurements if each.against}
+    return "".join(f"/against/{uid}" for uid in sorted(since))
+
+
 def _with_faults(answer: Findings) -> Findings:
     """What is wrong with the geometry of a series that was read stands among the notes, said once."""
     notes = list(answer.notes)
@@ -199,7 +224,10 @@ def _places(place: Filing, answers: tuple[Findings, ...]) -> Iterator[Filing]:
         uid = answer.series.uid
         seen[uid] += 1
         below = uid if seen[uid] == 1 else f"{uid}-{seen[uid]}"
-        yield place if len(answers) == 1 else replace(place, job=f"{place.job}/{below}", folder=place.folder / below)
+        if len(answers) > 1:
+            yield replace(place, job=f"{place.job}/{below}{_against(answer)}", folder=place.folder / below)
+        else:
+            yield replace(place, job=f"{place.job}{_against(answer)}")
 
 
 def _evaluated(blank: Run, answer: Findings, place: Filing, clock: _Clock) -> Run:
@@ -213,6 +241,7 @@ def _evaluated(blank: Run, answer: Findings, place: Filing, clock: _Clock) -> Ru
         blank,
         status="read",
         series_uid=answer.series.uid,
+        series_kind=kind_of(answer.series),
         seconds=clock.seconds,
         device=answer.device,
         findings=answer.findings,
@@ -265,7 +294,12 @@ def _finding_as_json(finding: Finding) -> dict[str, Any]:
 
 def _measurement_as_json(measurement: Measurement) -> dict[str, Any]:
     name, unit = _code_as_json(measurement.name), measurement.unit.value
-    return {"name": name, "value": float(measurement.value), "unit": unit}
+    said: dict[str, Any] = {"name": name, "value": float(measurement.value), "unit": unit}
+    if measurement.within is not None:
+        said["within"] = measurement.within
+    if earlier := measurement.against:
+        said["against"] = {"study_uid": earlier.study_uid, "date": earlier.date, "report_uid": earlier.sop_uid}
+    return said
 
 
 def _code_as_json(code: Code) -> list[str]:

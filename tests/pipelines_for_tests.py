@@ -7,12 +7,13 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from pipelines.base import Algorithm, Finding, Findings, Segment, UnsuitableStudy
+from pipelines.base import Algorithm, Earlier, Finding, Findings, Measurement, Segment, UnsuitableStudy
 from pipelines.evidence import codes
 from pipelines.study import Study
 
@@ -67,6 +68,25 @@ class Outlines(Quick):
         mask[:, 4:9, 5:12] = True
         block = Segment("block", mask, codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE, codes.LESION)
         return (Findings(series, (Finding(codes.LESION, present=True, certainty=0.9, segment=block),)),)
+
+
+class Grows(Outlines):
+    """Outlines a block of 2 cm³ in a first study, of 3 cm³ in one of 2027 or later, and says what changed."""
+
+    name = "grows"
+
+    def __call__(self, study: Study) -> tuple[Findings, ...]:
+        size = 3.0 if str(study.header.StudyDate) >= "2027" else 2.0
+        (answer,) = super().__call__(study)
+        volume = Measurement(codes.VOLUME, size, codes.CUBIC_CENTIMETER)
+        (found,) = answer.findings
+        return (replace(answer, findings=(replace(found, label="block", measurements=(volume,)),)),)
+
+    def since(self, findings: Findings, volumes: Mapping[str, float], earlier: Earlier) -> Findings:
+        (found,) = findings.findings
+        grown = found.measurements[0].value - volumes["block"]
+        change = Measurement(codes.CHANGE_OF_VOLUME, grown, codes.CUBIC_CENTIMETER, 0.25, earlier)
+        return replace(findings, findings=(replace(found, measurements=(*found.measurements, change)),))
 
 
 class Segfaults(Quick):

@@ -17,6 +17,8 @@ UNLISTED = {
     ("254956000", "SCT"): "Pituitary adenoma (disorder), of the SNOMED CT international edition",
     ("ROTATED", "99WETREAD"): "our own (99, PS3.3 8.2): no dictionary at hand says that a picture is turned",
     ("CTR", "99WETREAD"): "our own: the SNOMED concept is not in the dictionaries at hand, so it could not be checked",
+    ("VOL_CHANGE", "99WETREAD"): "our own: no dictionary at hand has a change of volume between two studies",
+    ("VOL_CHANGE_PCT", "99WETREAD"): "our own: the same in percent",
     ("41898006", "SCT"): "a concept of SNOMED CT by a synonym of it: Erythrocyte",
     ("52501007", "SCT"): "a concept of SNOMED CT by a synonym of it: Leukocyte",
     ("16378004", "SCT"): "a concept of SNOMED CT: Platelet",

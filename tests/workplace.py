@@ -35,7 +35,9 @@ def use(name: str) -> str:
     return f"tests.pipelines_for_tests:{name}"
 
 
-def study_files(folder: Path, *, patient: str = "SYN-1", count: int = 2, size: int = 32) -> list[Path]:
+def study_files(
+    folder: Path, *, patient: str = "SYN-1", count: int = 2, size: int = 32, date: str | None = None
+) -> list[Path]:
     """A CT study of a few small slices, with UIDs of its own."""
     uids = {"StudyInstanceUID": generate_uid(), "SeriesInstanceUID": generate_uid()}
     made = ct_slices(folder, count=count, size=size, seed=1)
@@ -45,6 +47,7 @@ def study_files(folder: Path, *, patient: str = "SYN-1", count: int = 2, size: i
             setattr(instance, keyword, uid)
         instance.SOPInstanceUID = instance.file_meta.MediaStorageSOPInstanceUID = generate_uid()
         instance.PatientID = patient
+        instance.StudyDate = date or instance.StudyDate
         dcmwrite(path, instance)
     return made
 
@@ -63,20 +66,26 @@ class Workplace:
         self.ledger.upgrade()
         self._studies = 0
 
-    def arrived(self, *, patient: str = "SYN-1", count: int = 2) -> str:
+    def arrived(self, *, patient: str = "SYN-1", count: int = 2, date: str | None = None) -> str:
         """A study that has arrived and is due; its UID."""
         self._studies += 1
-        files = study_files(self.folder / "sent" / str(self._studies), patient=patient, count=count)
+        files = study_files(self.folder / "sent" / str(self._studies), patient=patient, count=count, date=date)
         arrivals = [self.spool.add(file) for file in files]
         self.ledger.record(arrivals, settle_at=0.0, settle_by_seconds=0.0)
         return arrivals[0].study_uid
 
     def queued(
-        self, pipeline: str = "Quick", *, patient: str = "SYN-1", to: tuple[str, ...] = (), priority: int = 5
+        self,
+        pipeline: str = "Quick",
+        *,
+        patient: str = "SYN-1",
+        to: tuple[str, ...] = (),
+        priority: int = 5,
+        date: str | None = None,
     ) -> int:
         """A job for a study of its own; its id."""
         wanted = NewJob(pipeline.lower(), use(pipeline), priority, to, reason="a test wants it")
-        (job,) = self.ledger.settle(self.arrived(patient=patient), [wanted])
+        (job,) = self.ledger.settle(self.arrived(patient=patient, date=date), [wanted])
         return job.id
 
     def options(self, broker_url: str, *names: str, to: tuple[str, ...] = (), **others: Any) -> WorkerOptions:

@@ -34,6 +34,7 @@ from pipelines.forms import DEFAULT, PRESETS
 
 if TYPE_CHECKING:
     from pipelines.base import Pipeline
+    from pipelines.priors import Prior
     from pipelines.reading import Run
     from pipelines.study import RefusedFile, Study
 
@@ -128,13 +129,14 @@ def read(context: click.Context, folder: str, target: Path, names: tuple[str, ..
     if not found and not refused:
         raise NodeError(f"{folder}: no DICOM file in this folder")
     target.mkdir(parents=True, exist_ok=True)
-    answers = []
+    said: dict[str, Answer] = {}
     readings = Readings(routes, forced=bool(names), target=target, preset=preset)
     with progress("Reading") as bar:
         task = bar.add_task("", total=len(found))
-        for study in found:
-            answers.append(readings.of(study))
+        for study in sorted(found, key=_study_time):  # the earlier first, for what changed since
+            said[study.uid] = readings.of(study)
             bar.advance(task)
+    answers = [said[study.uid] for study in found]
     if as_json:
         json.dump(
             {"studies": [_as_json(*answer) for answer in answers], "refused": _refused(refused)}, sys.stdout, indent=1
@@ -161,6 +163,7 @@ class Readings:
     target: Path
     preset: str
     _loaded: dict[str, Pipeline | str] = field(default_factory=dict)
+    _read: dict[str, list[Prior]] = field(default_factory=dict)  # by pipeline: what later studies are compared with
 
     def of(self, study: Study) -> Answer:
         matches = routing.route([series.header for series in study.series], self.routes)
@@ -169,14 +172,20 @@ class Readings:
 
     def _runs(self, study: Study, name: str) -> Sequence[Run]:
         from pipelines import reading
+        from pipelines.priors import prior_of
 
         pipeline = self._pipeline(name)
         if isinstance(pipeline, str):
             return [reading.Run(name, "unknown", "failed", reason=pipeline)]
         job = reading.job_key(study, pipeline)
-        return reading.read(
-            study, pipeline, name=name, out=self.target / study.uid, job=job, forms=PRESETS[self.preset].forms
-        )
+        before = self._read.setdefault(name, [])
+        runs = reading.read(
+            study, pipeline, name=name, out=self.target / study.uid, job=job, forms=PRESETS[self.preset].forms,
+            priors=before,
+        )  # fmt: skip
+        if hasattr(pipeline, "since"):
+            before += filter(None, (prior_of(run.as_json(), list(run.objects)) for run in runs))
+        return runs
 
     def _pipeline(self, name: str) -> Pipeline | str:
         from pipelines import registry
@@ -188,6 +197,12 @@ class Readings:
             except Exception as error:  # whatever a pipeline meets while it loads, the other studies are read
                 self._loaded[name] = one_sentence(error)
         return self._loaded[name]
+
+
+def _study_time(study: Study) -> tuple[str, str]:
+    from pipelines.priors import when
+
+    return when(study.header) or ("", "")
 
 
 def _as_json(study: Study, matches: list[routing.Match], runs: list[Run]) -> dict[str, object]:
@@ -223,7 +238,8 @@ def sentence(run: Run) -> str:
     said = []
     for finding in run.findings:
         numbers = ", ".join(
-            f"{m.value:.1f} {'ml' if m.unit.value == 'cm3' else m.unit.value}" for m in finding.measurements
+            f"{m.value:{'+' if m.against else ''}.1f} {'ml' if m.unit.value == 'cm3' else m.unit.value}"
+            for m in finding.measurements
         )
         certainty = "" if finding.certainty is None else f" ({finding.certainty:.0%})"
         name = finding.label or finding.code.meaning

@@ -16,7 +16,7 @@ from node.errors import LostClaim, Unknown
 from node.ledger.chapter import Chapter, ended, evidence_of, is_held, job_of, locked_job, members, send_to
 from node.ledger.entries import MAX_ATTEMPTS, Claim, DeliveryState, Evidence, Job, JobState
 from node.ledger.settling import last_done_key
-from node.ledger.tables import deliveries, evidence, jobs, studies
+from node.ledger.tables import deliveries, evidence, jobs, revisions, studies
 
 REPORT_ATTEMPTS = 2  # to say in a report that the job took its worker along too often
 REPLACED = "a newer revision of the study settled first"
@@ -161,6 +161,37 @@ class Jobs(Chapter):
         values = {"state": JobState.QUEUED, "not_before": self._now(now), "forgiven": jobs.c.forgiven + 1}
         with self._database.writing() as db:
             _close(db, claim, values)
+
+    def earlier_readings(self, job: Job, *, limit: int = 20) -> list[str]:
+        """What the pipeline said of the patient's other studies before this one settled, the newest first, as JSON.
+
+        Not what came of it later: to do the job again is then to say the same again.
+        """
+        patient = select(studies.c.patient_key).where(studies.c.uid == job.study_uid).scalar_subquery()
+        settled = (
+            select(revisions.c.settled_at)
+            .where(revisions.c.study_uid == job.study_uid, revisions.c.number == job.revision)
+            .scalar_subquery()
+        )
+        query = (
+            select(jobs.c.study_uid, jobs.c.runs)
+            .join(studies, studies.c.uid == jobs.c.study_uid)
+            .where(
+                studies.c.patient_key == patient,
+                studies.c.uid != job.study_uid,
+                jobs.c.pipeline == job.pipeline,
+                jobs.c.outcome == "read",
+                jobs.c.done_at <= settled,
+                jobs.c.purged_at.is_(None),
+            )
+            .order_by(jobs.c.done_at.desc(), jobs.c.id.desc())
+            .limit(limit)
+        )
+        with self._database.reading() as db:
+            newest: dict[str, str] = {}
+            for row in db.execute(query):
+                newest.setdefault(row.study_uid, row.runs or "[]")
+            return list(newest.values())
 
     def job(self, job_id: int) -> Job:
         with self._database.reading() as db:

@@ -58,6 +58,7 @@ studies = Table(
     Index(None, "state", "settle_at"),
     Index(None, "last_arrival"),
     Index(None, "first_arrival"),
+    Index(None, "patient_key"),
 )
 
 # Every version of every instance. The set of revision n is, per SOP Instance UID, the newest version whose revision

@@ -195,10 +195,16 @@ def _reference_faults(result: Dataset, source: Sequence[Dataset], beside: Sequen
     """Each reference is to an instance that exists; a report names every source image."""
     known = {text(each, "SOPInstanceUID"): text(each, "SOPClassUID") for each in (*source, *beside)}
     referred = set()
-    predecessors = {id(item) for item in _nested(items(result, "PredecessorDocumentsSequence"))}
+    # Of other studies: the report of the former revision, and those that a change is said against.
+    elsewhere = [*items(result, "PredecessorDocumentsSequence"), *items(result, "PertinentOtherEvidenceSequence")]
+    others = {id(item) for item in _nested(elsewhere)}
+    known |= {
+        text(item, "ReferencedSOPInstanceUID"): text(item, "ReferencedSOPClassUID")
+        for item in _nested(items(result, "PertinentOtherEvidenceSequence"))
+    }
     for item in _nested([result]):
         uid = text(item, "ReferencedSOPInstanceUID")
-        if not uid or id(item) in predecessors:
+        if not uid or id(item) in others:
             continue
         referred.add(uid)
         if text(item, "ReferencedSOPClassUID") == structures.DETACHED_STUDY:

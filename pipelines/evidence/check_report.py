@@ -107,7 +107,8 @@ def _unresolved(result: Dataset) -> Iterable[str]:
     """What the content refers to stands among the evidence (PS3.3 C.17.2)."""
     listed = {
         text(instance, "ReferencedSOPInstanceUID")
-        for study in items(result, "CurrentRequestedProcedureEvidenceSequence")
+        for keyword in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
+        for study in items(result, keyword)
         for series in items(study, "ReferencedSeriesSequence")
         for instance in items(series, "ReferencedSOPSequence")
     }

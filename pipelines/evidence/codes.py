@@ -92,6 +92,12 @@ LV_EJECTION_FRACTION = _code("8811-2", "LN", "Left ventricular ejection fraction
 CARDIOTHORACIC_RATIO = _code("CTR", "99WETREAD", "Cardiothoracic ratio", "TID 1501")
 NUMBER_OF_SIMILAR_FINDINGS = _code("111406", "DCM", "Number of similar findings", "TID 300")
 CERTAINTY_OF_FINDING = _code("111012", "DCM", "Certainty of Finding", "CID 6048")
+# What a change is, no dictionary says: its uncertainty and what it was inferred from are of DICOM.
+CHANGE_OF_VOLUME = _code("VOL_CHANGE", "99WETREAD", "Change of volume since a prior study", "TID 300")
+CHANGE_OF_VOLUME_IN_PERCENT = _code("VOL_CHANGE_PCT", "99WETREAD", "Relative change of volume since a prior", "TID 300")
+UNCERTAINTY = _code("371884006", "SCT", "+/-, range of measurement uncertainty", "CID 225")
+PRIOR_REPORT = _code("122075", "DCM", "Prior report for current patient", "CID 3407")
+STUDY_DATE = _code("111060", "DCM", "Study Date", "TID 300")
 CUBIC_CENTIMETER = _code("cm3", "UCUM", "cubic centimeter", "CID 7181")
 SQUARE_MILLIMETER = _code("mm2", "UCUM", "square millimeter", "CID 7181")
 MILLIMETER = _code("mm", "UCUM", "mm", "CID 7181")

@@ -29,6 +29,7 @@ ACQUISITION = "HAS ACQ CONTEXT"
 OBSERVATION = "HAS OBS CONTEXT"
 INFERRED = "INFERRED FROM"
 SELECTED = "SELECTED FROM"
+PROPERTIES = "HAS PROPERTIES"
 
 
 def coded(code: Code) -> Dataset:
@@ -83,6 +84,19 @@ def quantity(name: Code, value: float, unit: Code, relationship: str = CONTAINS)
     measured.MeasurementUnitsCodeSequence = [coded(unit)]
     item = _item("NUM", name, relationship)
     item.MeasuredValueSequence = [measured]
+    return item
+
+
+def date(name: Code, value: str, relationship: str = CONTAINS) -> Dataset:
+    item = _item("DATE", name, relationship)
+    item.Date = value
+    return item
+
+
+def document(name: Code, reference: Dataset, relationship: str = CONTAINS) -> Dataset:
+    """A report; ``reference``: as ``instance`` makes it."""
+    item = _item("COMPOSITE", name, relationship)
+    item.ReferencedSOPSequence = [reference]
     return item
 
 

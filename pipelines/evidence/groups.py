@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
+from pydicom.uid import Comprehensive3DSRStorage
 
-from pipelines.base import Algorithm, Finding, Findings, Segment
+from pipelines.base import Algorithm, Finding, Findings, Measurement, Segment
 from pipelines.evidence import codes, content, equipment, regions
 from pipelines.evidence.seg import Drawn, Placed
 from pipelines.evidence.tracking import Track
@@ -148,7 +149,8 @@ def _without_region(finding: Finding, writing: Writing) -> list[_Body]:
         if not numbers:
             return []
         for number in numbers:
-            number.ContentSequence = [regions.whole_image(finding, writing.series).as_source()]
+            source = regions.whole_image(finding, writing.series).as_source()
+            number.ContentSequence = [source, *number.get("ContentSequence", ())]
     frames = regions.judged_on(finding, writing.series) if finding.sop_uids else ()
     return [
         ("1501", [*numbers, *(content.image(codes.SOURCE_OF_MEASUREMENT, regions.reference(each)) for each in frames)])
@@ -160,4 +162,17 @@ def _numbers(finding: Finding) -> Iterable[Dataset]:
     if finding.certainty is not None:
         yield content.quantity(codes.CERTAINTY_OF_FINDING, round(finding.certainty * 100, 4), codes.PERCENT)
     for each in finding.measurements:
-        yield content.quantity(each.name, float(each.value), each.unit)
+        number = content.quantity(each.name, float(each.value), each.unit)
+        if behind := list(_behind(each)):
+            number.ContentSequence = behind
+        yield number
+
+
+def _behind(measurement: Measurement) -> Iterable[Dataset]:
+    """How far off it may be (TID 310), and of a change, since when and by which report (TID 319)."""
+    if measurement.within is not None:
+        yield content.quantity(codes.UNCERTAINTY, measurement.within, measurement.unit, content.PROPERTIES)
+    if measurement.against is not None:
+        reference = content.instance(Comprehensive3DSRStorage, measurement.against.sop_uid)
+        yield content.document(codes.PRIOR_REPORT, reference, content.INFERRED)
+        yield content.date(codes.STUDY_DATE, measurement.against.date, content.INFERRED)

@@ -104,7 +104,9 @@ def _content(told: Told, form: Form, drawn: Drawn) -> Content:
     is_found = any(finding.present for finding in outcome.findings)
     is_made = bool(outcome.derived) and not outcome.findings  # it has looked for nothing
     words = "findings" if is_found else "derived images" if is_made else "nothing found"
-    return Content(codes.SUCCEEDED, words, told.read, written, loose, [*outcome.notes, *drawn.notes])
+    since = [measured.against for finding in outcome.findings for measured in finding.measurements if measured.against]
+    comments = [*outcome.notes, *drawn.notes]
+    return Content(codes.SUCCEEDED, words, told.read, written, loose, comments, list(dict.fromkeys(since)))
 
 
 def _beside(form: Form, made: Collection[_Made]) -> tuple[Dataset, ...]:

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 
-from pipelines.base import derived_uid
+from pipelines.base import Earlier, derived_uid
 from pipelines.evidence import codes, content, equipment
 from pipelines.evidence.library import image_library
 from pipelines.evidence.stamp import Stamp
@@ -44,6 +44,7 @@ class Content:
         groups: Measurement groups (TID 1410, 1411, 1501).
         evaluations: Coded answers that have no group.
         comments: Sentences that a reader must know.
+        earlier: Reports on earlier studies that the content refers to.
     """
 
     outcome: Code
@@ -52,6 +53,7 @@ class Content:
     groups: Sequence[Dataset] = ()
     evaluations: Sequence[Dataset] = ()
     comments: Sequence[str] = ()
+    earlier: Sequence[Earlier] = ()
 
 
 def report(
@@ -69,6 +71,11 @@ def report(
     made.ContentSequence = list(_parts(said, stamp))
     instances = [instance for series in said.read for instance in series.instances]
     made.CurrentRequestedProcedureEvidenceSequence = [references([*instances, *beside])]
+    if said.earlier:
+        made.PertinentOtherEvidenceSequence = [
+            _study_item(each.study_uid, {each.series_uid: [content.instance(made.SOPClassUID, each.sop_uid)]})
+            for each in said.earlier
+        ]
     made.PerformedProcedureCodeSequence, made.ReferencedPerformedProcedureStepSequence = [], []
     if predecessor:
         made.PredecessorDocumentsSequence = [_following(predecessor, made)]

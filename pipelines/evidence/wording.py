@@ -97,7 +97,9 @@ def quantity(measurement: Measurement) -> str:
     unit = _UNITS.get(measurement.unit.value, measurement.unit.value)
     value = measurement.value
     number = f"{value:.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.3g}"
-    return f"{measurement.name.meaning} {number}{f' {unit}' if unit else ''}"
+    sign = "+" if measurement.against and value > 0 else ""
+    within = "" if measurement.within is None else f" (+/- {measurement.within:.2g})"
+    return f"{measurement.name.meaning} {sign}{number}{f' {unit}' if unit else ''}{within}"
 
 
 def _percent(share: float) -> str:
