@@ -29,7 +29,7 @@ from pipelines.sides import middle_of, side_of
 from pipelines.study import BadPixels, Study
 
 WEIGHTS = Path(__file__).parent / "weights"
-CARD = WEIGHTS / "mr_brain-1.0.0.json"
+CARD = WEIGHTS / "mr_brain-1.1.0.json"
 LABEL = "FLAIR abnormality"
 
 FEWEST_SLICES = 10  # trained on stacks of 12 to 62

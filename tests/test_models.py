@@ -46,35 +46,35 @@ def test_what_ships_is_listed_with_its_terms_and_is_whole(tmp_path: Path) -> Non
     assert answer.returncode == 0, answer.stderr
     assert "mr_brain" in answer.stdout
     assert "verified" in answer.stdout
-    assert "mr_brain 1.0.0: non-commercial" in answer.stdout
+    assert "mr_brain 1.1.0: non-commercial" in answer.stdout
     assert wetread("verify", cwd=tmp_path).returncode == 0
     assert "# Model card: mr_brain" in wetread("show", "mr_brain", cwd=tmp_path).stdout
 
 
 def test_a_sites_version_is_imported_promoted_used_and_rolled_back(tmp_path: Path) -> None:
-    card = version(tmp_path / "theirs", "1.1.0", present_from=0.5)
+    card = version(tmp_path / "theirs", "1.2.0", present_from=0.5)
     assert wetread("import", card, cwd=tmp_path).returncode == 0
     models = Models(tmp_path / "data/models")
-    assert models.in_use("mr_brain") == "1.0.0"
-    assert load(f"{USE}@{models.folder}").algorithm.version == "1.0.0"
+    assert models.in_use("mr_brain") == "1.1.0"
+    assert load(f"{USE}@{models.folder}").algorithm.version == "1.1.0"
 
-    answer = wetread("promote", "mr_brain", "1.1.0", cwd=tmp_path)
-    assert "1.1.0 is in use" in answer.stdout
+    answer = wetread("promote", "mr_brain", "1.2.0", cwd=tmp_path)
+    assert "1.2.0 is in use" in answer.stdout
     reader = load(f"{USE}@{models.folder}")
-    assert reader.algorithm.version == "1.1.0"
+    assert reader.algorithm.version == "1.2.0"
     assert reader.algorithm.weights_digest != load(USE).algorithm.weights_digest  # another device, in every report
 
-    assert "1.0.0 is in use again" in wetread("rollback", "mr_brain", cwd=tmp_path).stdout
-    assert load(f"{USE}@{models.folder}").algorithm.version == "1.0.0"
+    assert "1.1.0 is in use again" in wetread("rollback", "mr_brain", cwd=tmp_path).stdout
+    assert load(f"{USE}@{models.folder}").algorithm.version == "1.1.0"
     told = [(each["event"], each["version"], each.get("before")) for each in models.history("mr_brain")]
-    assert told == [("imported", "1.1.0", None), ("promoted", "1.1.0", "1.0.0"), ("rolled back", "1.0.0", "1.1.0")]
+    assert told == [("imported", "1.2.0", None), ("promoted", "1.2.0", "1.1.0"), ("rolled back", "1.1.0", "1.2.0")]
     again = wetread("rollback", "mr_brain", cwd=tmp_path)
     assert (again.returncode, again.stderr.count("\n")) == (1, 1)
     assert "nothing to go back to" in again.stderr
 
 
 def test_damaged_weights_are_found_and_never_imported_nor_promoted(tmp_path: Path) -> None:
-    card = version(tmp_path / "theirs", "1.1.0")
+    card = version(tmp_path / "theirs", "1.2.0")
     models = Models(tmp_path / "data/models")
     taken = models.add(card, nothing)
     with taken.weights.open("r+b") as file:
@@ -82,18 +82,18 @@ def test_damaged_weights_are_found_and_never_imported_nor_promoted(tmp_path: Pat
         file.write(b"\xff")
     answer = wetread("verify", cwd=tmp_path)
     assert answer.returncode == 1
-    assert "mr_brain 1.1.0: the SHA-256 of mr_brain-1.1.0.safetensors is " in answer.stdout
-    assert "mr_brain 1.0.0: verified" in answer.stdout
+    assert "mr_brain 1.2.0: the SHA-256 of mr_brain-1.2.0.safetensors is " in answer.stdout
+    assert "mr_brain 1.1.0: verified" in answer.stdout
     assert "damaged" in wetread("list", cwd=tmp_path).stdout
     with pytest.raises(ModelFault, match="damaged and not promoted"):
-        models.promote("mr_brain", "1.1.0", nothing)
+        models.promote("mr_brain", "1.2.0", nothing)
     with pytest.raises(ModelFault, match="is not imported: the SHA-256"):
         models.add(version(tmp_path / "torn", "1.2.0", sha256="0" * 64), nothing)
-    assert [each.version for each in models.of("mr_brain")] == ["1.0.0", "1.1.0"]
+    assert [each.version for each in models.of("mr_brain")] == ["1.1.0", "1.2.0"]
 
 
 def test_weights_that_no_pipeline_loads_are_not_imported(tmp_path: Path) -> None:
-    card = version(tmp_path / "theirs", "1.1.0")
+    card = version(tmp_path / "theirs", "1.2.0")
     pickled = b"\x80\x04cos\nsystem\n."
     (tmp_path / "theirs/ours.safetensors").write_bytes(pickled)
     card.write_text(json.dumps(json.loads(card.read_text()) | {"sha256": hashlib.sha256(pickled).hexdigest()}))
@@ -106,14 +106,14 @@ def test_weights_that_no_pipeline_loads_are_not_imported(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
-        ({"version": "1.0.0", "threshold": 0.9}, "installed already, with another content"),
+        ({"version": "1.1.0", "threshold": 0.9}, "installed already, with another content"),
         ({"version": "../../1"}, "version is '../../1'"),
         ({"name": "mr_spine"}, "mr_spine: no such model; installed are "),
         ({"sha256": "abc"}, "not a SHA-256"),
     ],
 )
 def test_a_card_that_cannot_be_taken_says_why(tmp_path: Path, changed: dict[str, str], why: str) -> None:
-    card = version(tmp_path / "theirs", **{"number": "1.1.0"} | changed)  # type: ignore[arg-type]
+    card = version(tmp_path / "theirs", **{"number": "1.2.0"} | changed)  # type: ignore[arg-type]
     with pytest.raises(ModelFault) as fault:
         Models(tmp_path / "models").add(card, nothing)
     assert why in str(fault.value)
@@ -122,8 +122,8 @@ def test_a_card_that_cannot_be_taken_says_why(tmp_path: Path, changed: dict[str,
 @pytest.mark.parametrize(
     ("command", "why"),
     [
-        (("promote", "mr_brain", "9.9.9"), "mr_brain 9.9.9 is not installed; there are 1.0.0"),
-        (("promote", "mr_brain", "1.0.0"), "mr_brain 1.0.0 is in use already"),
+        (("promote", "mr_brain", "9.9.9"), "mr_brain 9.9.9 is not installed; there are 1.1.0"),
+        (("promote", "mr_brain", "1.1.0"), "mr_brain 1.1.0 is in use already"),
         (("rollback", "mr_spine"), "mr_spine: no such model"),
         (("show", "mr_brain", "2"), "mr_brain 2 is not installed"),
         (("import", "absent.json"), "absent.json cannot be read: No such file or directory"),
@@ -138,10 +138,10 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, command: tuple[str, ...], why
 
 def test_a_promoted_version_that_is_gone_is_never_replaced_in_silence(tmp_path: Path) -> None:
     models = Models(tmp_path / "models")
-    models.add(version(tmp_path / "theirs", "1.1.0"), nothing)
-    models.promote("mr_brain", "1.1.0", nothing)
-    shutil.rmtree(tmp_path / "models/mr_brain/1.1.0")
-    with pytest.raises(ModelFault, match=r"mr_brain 1\.1\.0 is not installed"):
+    models.add(version(tmp_path / "theirs", "1.2.0"), nothing)
+    models.promote("mr_brain", "1.2.0", nothing)
+    shutil.rmtree(tmp_path / "models/mr_brain/1.2.0")
+    with pytest.raises(ModelFault, match=r"mr_brain 1\.2\.0 is not installed"):
         load(f"{USE}@{models.folder}")
     (tmp_path / "models/active.json").write_text("{")
     with pytest.raises(ModelFault, match="which versions are in use is not known"):
@@ -149,4 +149,4 @@ def test_a_promoted_version_that_is_gone_is_never_replaced_in_silence(tmp_path: 
 
 
 def test_a_pipelines_own_card_is_the_default_of_its_first_argument() -> None:
-    assert own_card(USE) == SHIPPED / "mr_brain-1.0.0.json"
+    assert own_card(USE) == SHIPPED / "mr_brain-1.1.0.json"

@@ -170,7 +170,7 @@ def test_the_shipped_members_are_the_mean_of_their_two_sources(tmp_path: Path) -
         pytest.skip("the runs that made the shipped weights are not here")
     shipped = load_file(CARD.with_suffix(".safetensors"))
     for place, run in enumerate(runs):
-        net = NETWORKS["squeeze"](len(CHANNELS))
+        net = NETWORKS["residual"](len(CHANNELS))
         net.load_state_dict(torch.load(run / "checkpoint.pt", weights_only=True)["averaged"])
         store.save(loop.mean_of(run / "best.safetensors", net), tmp_path / "m.safetensors", {})
         made = load_file(tmp_path / "m.safetensors")

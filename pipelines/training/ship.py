@@ -1,7 +1,7 @@
 """From trained members to what ships: operating points on the folds that each has not seen, then one file and its card.
 
     python -m pipelines.training.ship --member 0=runs/a/weights.safetensors --member 1=runs/b/weights.safetensors \\
-        --data DICOM --labels MASKS --card pipelines/weights/mr_brain-1.0.0.json
+        --data DICOM --labels MASKS --card pipelines/weights/mr_brain-1.1.0.json
 """
 
 from __future__ import annotations
