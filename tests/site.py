@@ -18,6 +18,7 @@ from node.accounts import Accounts
 from node.actions import Actions
 from node.audit import Source, Trail
 from node.ledger import Evidence, Job, JobState, Ledger, NewJob
+from node.retention import Retention, Terms
 from node.routing import Route
 from node.spool import Origin, Spool
 from node.web.app import WebOptions, serve
@@ -40,9 +41,10 @@ SIZE = 64
 
 @dataclass(frozen=True)
 class Home:
-    """Where it all lies."""
+    """Where it all lies; ``database``: the ledger's URL, where that is not a file beside the rest."""
 
     folder: Path
+    database: str | None = None
 
     @property
     def spool(self) -> Spool:
@@ -50,7 +52,7 @@ class Home:
 
     @property
     def ledger(self) -> Ledger:
-        return Ledger(f"sqlite:///{self.folder / 'ledger.sqlite'}")
+        return Ledger(self.database or f"sqlite:///{self.folder / 'ledger.sqlite'}")
 
     @property
     def trail(self) -> Trail:
@@ -142,11 +144,11 @@ def sent(home: Home, delivery: int, *, ago: float, state: str = "DELIVERED", rea
     ledger.close()
 
 
-def furnished(folder: Path) -> Home:
+def furnished(folder: Path, database: str | None = None) -> Home:
     """A study that was read and delivered, and one each that is held, unrouted, failed, undeliverable, waiting."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "ledger.sqlite").write_bytes(upgraded_file())
-    home = Home(folder)
+    home = Home(folder, database)
     made = received(home, READ, ago=3000)
     sent(home, read(home, queued(home, READ, ago=2990), made, ago=2985), ago=2980)
     received(home, HELD, ago=2000)
@@ -194,6 +196,9 @@ def site_of(home: Home, **others: Any) -> Site:
         routes=ROUTES,
         places=(Place("PACS", "PACS (ORTHANC at 127.0.0.1:4242)", "dimse", False, lambda: None),),
         models=lambda: [Model("mr_brain", "mr_brain", "1.0.0", "shipped", "# mr_brain 1.0.0\n\nWhat it reads.")],
+        retention=Retention(
+            home.ledger, home.spool, evidence=home.folder / "evidence", trail=home.trail, terms=Terms(images=0.01)
+        ),
         settings={"node": {"ae_title": "WETREAD", "database": "hidden"}},
     )
     return replace(site, **others)

@@ -33,6 +33,7 @@ _events = log.get("web")
 
 
 def web_options(settings: Settings, ledger: Ledger, checks: dict[str, Check]) -> WebOptions:
+    from node.cli.keeping import retention_of, terms_of
     from node.cli.parts import running_parts
 
     node, given = settings.node, settings.web
@@ -57,6 +58,7 @@ def web_options(settings: Settings, ledger: Ledger, checks: dict[str, Check]) ->
         ),
         triage=triage_of(settings),
         models=_models(settings),
+        retention=retention_of(settings, ledger, terms_of(settings)),
         settings=shown(settings.model_dump(mode="json")),
     )
     return WebOptions(

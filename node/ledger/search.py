@@ -41,6 +41,8 @@ class Asked:
     def __post_init__(self) -> None:
         if self.sort not in SORTS:
             raise ValueError(f"sort is {self.sort!r}; allowed: {', '.join(SORTS)}")
+        if "\0" in self.text + self.pipeline:  # which PostgreSQL refuses as text
+            raise ValueError("a text without NUL is looked for")
         if not 0 <= self.first <= 10_000_000 or not 1 <= self.limit <= MOST:
             raise ValueError(f"a page begins at 0 or later and has 1 to {MOST} rows")
 

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, FastAPI, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from node.accounts import Role
+from node.audit import log_used
+from node.errors import NotNow
 from node.ledger import Asked, Job, JobState, StudyState
+from node.retention import Retention
 from node.web.buttons import BUTTONS, PLURAL, Button
 from node.web.guard import allowed
+from node.web.order import reading_order
 from node.web.overview import devices, state_of
 from node.web.site import Site
 from node.web.view import actor_of
@@ -28,7 +32,18 @@ Worker = Annotated[str, Path(max_length=255, pattern=r"^[^/\s]+/[^/\s]+$", examp
 First = Annotated[int, Query(ge=0, le=10_000_000, description="How many to pass over")]
 Limit = Annotated[int, Query(ge=1, le=200)]
 Text = Annotated[
-    str, Query(max_length=64, description="The beginning or end of a Study Instance UID, or a job's number")
+    str,
+    Query(
+        max_length=64,
+        pattern="^[0-9.]*$",
+        description="The beginning or end of a Study Instance UID, or a job's number",
+    ),
+]
+StudyAsked = Annotated[str | None, Query(max_length=64, pattern=r"^[0-9]+(\.[0-9]+)*$")]
+EventAsked = Annotated[str | None, Query(max_length=64, description='As "User Authentication"')]
+Before = Annotated[int | None, Query(ge=1, le=2**53)]
+Against = Annotated[
+    str | None, Query(pattern="^[0-9]{1,15}:[0-9a-f]{64}$", description="A head that was noted down: N:DIGEST")
 ]
 Sort = Annotated[str, Query(pattern="^(newest|oldest|urgent)$")]
 
@@ -48,7 +63,15 @@ class Done(BaseModel):
     changed: bool
 
 
+class PurgeGiven(BaseModel):
+    """``yes``: what would be deleted has been looked at."""
+
+    model_config = ConfigDict(extra="forbid")
+    yes: Literal[True]
+
+
 REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Fault, "description": "The body is not JSON"},
     401: {"model": Fault, "description": "No token, or one that is not accepted"},
     403: {"model": Fault, "description": "The role does not suffice"},
     409: {"model": Fault, "description": "It cannot be done now; the sentence says why"},
@@ -88,7 +111,7 @@ def add_api(app: FastAPI, site: Site, watch: Watch) -> None:
     @allowed(Role.VIEWER)
     def jobs(
         state: Annotated[list[JobState] | None, Query()] = None,
-        pipeline: Annotated[str, Query(max_length=64)] = "",
+        pipeline: Annotated[str, Query(max_length=64, pattern=r"^[^\x00-\x1f]*$")] = "",
         text: Text = "",
         sort: Sort = "newest",
         first: First = 0,
@@ -167,6 +190,46 @@ def add_api(app: FastAPI, site: Site, watch: Watch) -> None:
             for name, route in site.routes.items()
         ]  # fmt: skip
 
+    @router.get("/triage", tags=["studies"])
+    @allowed(Role.VIEWER)
+    def triage() -> list[dict[str, Any]]:
+        """The studies that came last, in the order in which they should be read, and why."""
+        return [dataclasses.asdict(one) for one in reading_order(site)]
+
+    @router.get("/drained", tags=["node"])
+    @allowed(Role.VIEWER)
+    def drained() -> list[dict[str, Any]]:
+        """The workers of all machines that were told to take nothing more, and why."""
+        return [dataclasses.asdict(one) for one in ledger.drained().values()]
+
+    @router.get("/audit", tags=["audit"])
+    @allowed(Role.ADMINISTRATOR)
+    def audit(
+        request: Request, study: StudyAsked = None, event: EventAsked = None, before: Before = None, limit: Limit = 50
+    ) -> list[dict[str, Any]]:
+        """Who did what, the newest first; older ones come with ``before`` the last ``n``. The look is recorded, too."""
+        entries = site.trail.entries(limit, before=before, study_uid=study, event=event)
+        site.trail.record(log_used(actor_of(request), f"study {study}" if study else event or ""))
+        return [entry.as_json() for entry in entries]
+
+    @router.get("/audit/verification", tags=["audit"])
+    @allowed(Role.ADMINISTRATOR)
+    def verification(against: Against = None) -> dict[str, Any]:
+        """Whether every record is as it was written; ``broken`` is the number of the first that is not."""
+        return dataclasses.asdict(site.trail.verify(against))
+
+    @router.get("/purge", tags=["keeping"])
+    @allowed(Role.ADMINISTRATOR)
+    def plan() -> dict[str, Any]:
+        """What a purge would delete now, by ``[retention]``, and why some stays; nothing is changed."""
+        return {"deleted": False, **_retention(site).plan().as_json()}
+
+    @router.post("/purge", tags=["keeping"])
+    @allowed(Role.ADMINISTRATOR)
+    def purge(request: Request, given: PurgeGiven) -> dict[str, Any]:
+        """Delete what ``GET /purge`` says."""
+        return {"deleted": given.yes, **_retention(site).purge(actor_of(request)).as_json()}
+
     @router.get("/settings", tags=["node"])
     @allowed(Role.ADMINISTRATOR)
     def settings() -> dict[str, Any]:
@@ -186,6 +249,12 @@ def add_api(app: FastAPI, site: Site, watch: Watch) -> None:
 
     for route in router.routes:  # not included as a whole: the guard looks at each route by itself
         app.router.routes.append(route)
+
+
+def _retention(site: Site) -> Retention:
+    if site.retention is None:
+        raise NotNow("nothing is kept here that could be purged")
+    return site.retention
 
 
 def _add_action(router: APIRouter, site: Site, button: Button) -> None:

@@ -60,7 +60,8 @@ class Button:
             NotNow, Unknown: As node/actions.py does; nothing was done.
         """
         usual = {field.name: field.usual for field in self.fields}
-        return self.act(actions, _checked(self.subject, subject), by, {**usual, **given})
+        legible = {name: _legible(value) if isinstance(value, str) else value for name, value in given.items()}
+        return self.act(actions, _checked(self.subject, subject), by, {**usual, **legible})
 
 
 def _checked(kind: str, subject: str) -> str:
@@ -68,7 +69,14 @@ def _checked(kind: str, subject: str) -> str:
         raise NotNow(f"{subject[:70]!r} is no number of a job")
     if kind == "study" and not is_uid(subject):
         raise NotNow(f"{subject[:70]!r} is no Study Instance UID")
+    if kind == "worker" and not (subject.isprintable() and len(subject) < 256):
+        raise NotNow(f"{subject[:70]!r} is no worker")
     return subject
+
+
+def _legible(text: str) -> str:
+    """Without what no page shows and not every database takes: control characters, half of a surrogate pair."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _reason(given: Given) -> str:

@@ -64,11 +64,16 @@ def _placed(study: StudyEntry, jobs: Sequence[Job], rules: Sequence[Rule]) -> Pl
     return Place(study, urgent, False, found, otherwise, says)
 
 
+def reading_order(site: Site) -> list[Place]:
+    """The studies that came last, in the order in which they should be read."""
+    studies = site.ledger.find_studies(Asked(limit=LOOKED_AT))
+    return in_order(studies, site.ledger.jobs_of([one.uid for one in studies]), site.triage)
+
+
 def routes(site: Site) -> list[Route]:
     @allowed(Role.VIEWER)
     def triage(request: Request) -> Response:
-        studies = site.ledger.find_studies(Asked(limit=LOOKED_AT))
-        order = in_order(studies, site.ledger.jobs_of([one.uid for one in studies]), site.triage)
+        order = reading_order(site)
         return page(request, "order.html", order=order, rules=site.triage, ledger_now=site.ledger.now())
 
     return [Route("/triage", triage)]

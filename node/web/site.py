@@ -11,6 +11,7 @@ from typing import Any
 from node.actions import Actions
 from node.audit import Trail
 from node.ledger import Ledger
+from node.retention import Retention
 from node.routing import Route
 from node.triage.rules import Rule
 
@@ -62,6 +63,7 @@ class Site:
         instance: Where the received instance with a SHA-256 lies.
         triage: Which findings move a study up the reading list.
         evidence: What the ledger's paths of evidence are relative to.
+        retention: What purges, by the settings' terms; None: nothing does.
         settings: Every setting in force, secrets hidden.
     """
 
@@ -80,3 +82,4 @@ class Site:
     triage: tuple[Rule, ...] = ()
     models: Callable[[], list[Model]] = list
     settings: Mapping[str, Any] = field(default_factory=dict)
+    retention: Retention | None = None
