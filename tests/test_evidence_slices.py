@@ -100,20 +100,6 @@ def test_they_are_what_highdicom_makes(geometry, count):
     assert_equal(of_us(images, pixels, count), of_highdicom(images, pixels, count))
 
 
-def test_bits_that_would_end_in_half_a_word_have_an_empty_frame_more():
-    """OHIF takes the byte that makes them even for a fault."""
-    images = slices(9, Rows=9, Columns=9)  # 81 bits a frame: 7 frames are 71 bytes
-    pixels = np.zeros((9, 9, 9), np.uint8)
-    pixels[1:8, 3:5, 2:7] = 1
-    ours, theirs = of_us(images, pixels, 1), of_highdicom(images, pixels, 1)
-    assert (theirs.NumberOfFrames, ours.NumberOfFrames) == (7, 9)  # 8 would be 81 bytes
-    drawn_on = [group.PlanePositionSequence[0].ImagePositionPatient for group in ours.PerFrameFunctionalGroupsSequence]
-    assert drawn_on == [image.ImagePositionPatient for image in reversed(images)]
-    assert not ours.pixel_array[[0, 8]].any()
-    assert np.array_equal(ours.pixel_array[1:8], theirs.pixel_array)
-    assert ours.DimensionOrganizationType == "3D"
-
-
 @pytest.mark.parametrize("encoding", ["FRACTIONAL", "LABELMAP"])
 @pytest.mark.parametrize("count", [1, 3, 300])
 def test_compressed_ones_are_what_highdicom_makes(encoding, count):

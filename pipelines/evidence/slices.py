@@ -72,8 +72,6 @@ def fill(made: Dataset, slices: Slices, masks: Masks) -> Dataset:
     """
     filled = Dataset(made)
     filled.file_meta = made.file_meta
-    if made.SegmentationType == "BINARY":
-        masks = voxels.of_even_length(masks, int(made.Rows) * int(made.Columns), slices.order)
     _name_sources(filled, slices)
     _say_spacing(filled, slices, masks)
     ordered = Masks(masks.occupied[:, slices.order], lambda segment, place: masks.plane(segment, slices.order[place]))

@@ -65,28 +65,6 @@ def layers(masks: Masks) -> list[list[int]]:
     return grouped
 
 
-def of_even_length(masks: Masks, pixels: int, order: NDArray[np.intp]) -> Masks:
-    """With as many empty frames as it takes that the bits of all frames fill an even number of bytes, where there are.
-
-    OHIF 3.13.2 unpacks frames that end within a byte, but takes the byte that makes Pixel Data even for a fault, and
-    then asks for single frames, which Orthanc refuses to cut.
-
-    Args:
-        pixels: Of a frame.
-        order: The slices as they lie beside each other: an empty frame comes next to one that is not.
-    """
-    count, occupied = int(masks.occupied.sum()), masks.occupied.copy()
-    while pixels % 8 and -(-pixels * count // 8) % 2:
-        along = occupied[:, order]
-        beside = along | np.roll(along, 1, axis=1) | np.roll(along, -1, axis=1)
-        free = np.argwhere(beside & ~along)
-        if not len(free):
-            return masks
-        occupied[free[0][0], order[free[0][1]]] = True
-        count += 1
-    return Masks(occupied, masks.plane)
-
-
 def bits(masks: Masks, pixels: int) -> tuple[bytes, bool]:
     """BINARY: frame after frame without a gap (PS3.5 8.1.1), and whether any two segments overlap.
 
