@@ -1,4 +1,4 @@
-"""What an administrator does: retry, cancel, quarantine, prioritize, send again, hold, release, drain, resume.
+"""What an administrator does: retry, cancel, quarantine, prioritize, send again, hold, release, drain, resume, switch.
 
 The command line, the REST API and the pages call the same acts here. Each may be done twice, each is written into the
 audit trail with who did it and what came of it, also where it is refused; and what cannot be written there is not done.
@@ -8,7 +8,7 @@ It rings no bell: the clock sees within seconds what is ready or more urgent.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,16 @@ from typing import Any
 from node.audit import Actor, Event, Trail, Transfer, administered
 from node.errors import NodeError, NotNow, Refusal, Unknown
 from node.instance import head_of
-from node.ledger import JobState, Ledger, StudyState
+from node.ledger import JobState, Ledger, Mode, StudyState
 
 _WORKER = re.compile(r"[^/\s]+/[^/\s]+")
+AS_SET = "settings"
+MODES = (*(mode.value for mode in Mode), AS_SET)
+WHAT_IT_IS = {
+    Mode.ON: "is on",
+    Mode.OFF: "is off: it reads nothing, and what waited for it is cancelled",
+    Mode.SHADOW: "reads in shadow: what it finds is kept and shown, and nothing is sent or moved up",
+}
 Come = tuple[bool, str]  # whether anything is otherwise now, and the sentence that says so
 
 
@@ -40,18 +47,26 @@ class Actions:
 
     Args:
         destinations: The names that evidence can be sent to.
+        pipelines: By name what the settings say: whether it reads by itself (on), or only by name (off).
         path: Where the instance with a SHA-256 lies: the audit trail names the patient by what stands there.
 
     Raises, each of the acts:
-        Unknown: There is no such job, study or destination.
+        Unknown: There is no such job, study, destination or pipeline.
         NotNow: It does not go with the state that it is in.
         Unavailable: The ledger or the audit trail cannot be written; nothing was done.
     """
 
     def __init__(
-        self, ledger: Ledger, trail: Trail, *, destinations: Collection[str], path: Callable[[str], Path]
+        self,
+        ledger: Ledger,
+        trail: Trail,
+        *,
+        destinations: Collection[str],
+        path: Callable[[str], Path],
+        pipelines: Mapping[str, Mode] | None = None,
     ) -> None:
         self._ledger, self._trail, self._destinations, self._path = ledger, trail, destinations, path
+        self._pipelines = pipelines or {}
 
     def retry(self, job_id: int, *, by: Actor) -> Done:
         """What failed of a job is done again: reading it, or sending its evidence."""
@@ -139,6 +154,20 @@ class Actions:
 
         return self._do("resume", worker, by, None, act)
 
+    def switch(self, pipeline: str, mode: str, *, by: Actor, reason: str = "") -> Done:
+        """A pipeline is ``on``, ``off``, or reads in ``shadow``, from now on; ``settings``: as they say."""
+
+        def act() -> Come:
+            usual = _known(pipeline, self._pipelines)
+            if mode not in MODES:
+                raise NotNow(f"{mode!r} is no way to switch {pipeline}; allowed: {', '.join(MODES)}")
+            wanted = None if mode in (AS_SET, usual) else Mode(mode)
+            changed = self._ledger.switch(pipeline, wanted, usual=usual, reason=reason)
+            said = f"{pipeline} {WHAT_IT_IS[wanted or usual]}{', as the settings say' if wanted is None else ''}"
+            return changed, said if changed else f"{said}; it was so already"
+
+        return self._do("switch", f"pipeline {pipeline}", by, None, act)
+
     def _end(self, job_id: int, state: JobState, end: Callable[[int], None]) -> Come:
         if self._ledger.job(job_id).state == state:
             return False, f"job {job_id} is {state.lower()} already"
@@ -178,3 +207,9 @@ class Actions:
             except (OSError, Refusal):
                 break  # it is purged, or was never whole
         return Transfer(study_uid)
+
+
+def _known(pipeline: str, known: Mapping[str, Mode]) -> Mode:
+    if pipeline not in known:
+        raise Unknown(f'there is no pipeline "{pipeline[:64]}"; in the settings: {", ".join(known) or "none"}')
+    return known[pipeline]

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from node import log, routing, urgency
 from node.counts import Counts, Pending
 from node.errors import NodeError, Unavailable
-from node.ledger import Instance, Ledger, NewJob, StudyEntry
+from node.ledger import Instance, Ledger, Mode, NewJob, StudyEntry
 from node.routing import Route
 from node.tasks import ANALYZE, DELIVER
 from node.urgency import Urgency, Urgent
@@ -112,11 +112,16 @@ class Clock:
             return
         instances = self._ledger.instances(study_uid)
         headers, faults = self._headers(instances)
-        matches = routing.route(headers, self._routes)
+        modes = {name: switched.mode for name, switched in self._ledger.switched().items()}
+        matches = routing.route(headers, self._routes, modes)
         urgent = urgency.urgent(headers, self._urgency)
-        wanted = [_new_job(self._routes[match.pipeline], match.why, urgent) for match in matches if match.matched]
+        wanted = [
+            _new_job(self._routes[match.pipeline], match.why, urgent, modes.get(match.pipeline))
+            for match in matches
+            if match.matched
+        ]
         # Why each rule failed may quote the study: `wetread doctor --file` shows it, ledger and log do not.
-        why = f"none of the {len(self._routes)} rules wants it" if headers else _mute(len(instances), faults)
+        why = _unwanted(matches) if headers else _mute(len(instances), faults)
         jobs = self._ledger.settle(study_uid, wanted, seen=len(instances), reason=why)
         for job in jobs:
             self._jobs.ring_now(job.id, job.priority)
@@ -174,6 +179,11 @@ class Clock:
         return headers, faults
 
 
+def _unwanted(matches: Sequence[routing.Match]) -> str:
+    off = ", ".join(match.pipeline for match in matches if match.why == routing.OFF)
+    return f"none of the {len(matches)} rules wants it" + (f"; switched off: {off}" if off else "")
+
+
 def _mute(count: int, faults: Sequence[str]) -> str:
     """Why nothing at all comes of a study: a rule needs a header, and so does a report."""
     said = "; ".join(dict.fromkeys(faults))
@@ -187,7 +197,7 @@ def _may_pass(cause: BaseException | None, path: Path) -> bool:
     return isinstance(cause, OSError) and cause.errno not in _LASTING
 
 
-def _new_job(route: Route, why: str, urgent: Urgent | None) -> NewJob:
+def _new_job(route: Route, why: str, urgent: Urgent | None, mode: Mode | None) -> NewJob:
     is_raised = urgent is not None and urgent.priority < route.priority
     return NewJob(
         pipeline=route.name,
@@ -195,6 +205,7 @@ def _new_job(route: Route, why: str, urgent: Urgent | None) -> NewJob:
         priority=urgent.priority if urgent and is_raised else route.priority,
         destinations=tuple(route.deliver_to),
         reason=f"{why}; {urgent.why}" if urgent and is_raised else why,
+        shadow=mode == Mode.SHADOW,
     )
 
 

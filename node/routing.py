@@ -33,6 +33,7 @@ IDENTITY = ("Patient", "OtherPatient", "Accession", "AdmissionID", "IssuerOf", "
 NOT_IDENTITY = frozenset(("PatientAge", "PatientOrientation", "PatientPosition", "PatientSex", "PatientSize"))
 
 BY_NAME = "it reads only when it is asked for by name (automatic = false)"
+OFF = "it is switched off"
 DAYS_PER = {"D": 1.0, "W": 7.0, "M": 365.25 / 12, "Y": 365.25}  # Age String, PS3.5 Table 6.2-1
 
 
@@ -96,7 +97,7 @@ class Route:
     when: Mapping[str, object] = field(default_factory=dict)
     deliver_to: tuple[str, ...] = ()
     priority: int = 5
-    automatic: bool = True  # else it wants no study: only who names it gets it
+    automatic: bool = True  # else it wants no study, until it is switched on: only who names it gets it
     conditions: tuple[Condition, ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -116,10 +117,19 @@ class Match:
     why: str
 
 
-def route(headers: Sequence[Dataset], routes: Mapping[str, Route]) -> list[Match]:
-    """What each rule says of a study, given one header per series."""
+def route(
+    headers: Sequence[Dataset], routes: Mapping[str, Route], switched: Mapping[str, str] | None = None
+) -> list[Match]:
+    """What each rule says of a study, given one header per series.
+
+    Args:
+        switched: By pipeline ``on``, ``off`` or ``shadow``, where a person has decided so.
+    """
+    modes = switched or {}
     return [
-        match(name, rule.conditions, headers) if rule.automatic else Match(name, matched=False, why=BY_NAME)
+        Match(name, matched=False, why=OFF if name in modes else BY_NAME)
+        if (modes[name] == "off" if name in modes else not rule.automatic)
+        else match(name, rule.conditions, headers)
         for name, rule in routes.items()
     ]
 

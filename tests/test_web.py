@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,18 @@ from PIL import Image
 from sqlalchemy import literal, select
 
 from node.accounts import Accounts, Role
+from node.actions import Actions
 from node.cli.site import shown, where
 from node.drawing import COLOUR
 from node.errors import NodeError, Unavailable
-from node.ledger import DeliveryState, JobState, StudyState
+from node.ledger import DeliveryState, JobState, Mode, StudyState
 from node.ledger.tables import studies
 from node.settings import parse
 from node.triage.rules import Rule
 from node.web.app import STATIC, WebOptions, make_app, serve
 from node.web.buttons import BUTTONS
 from node.web.charts import bars
+from node.web.findings import findings
 from node.web.guard import COOKIE, Doors
 from node.web.metrics import METRICS
 from node.web.places import throughput
@@ -72,7 +75,7 @@ def site(home: Home) -> Iterator[str]:
 def people(template: Home, home: Home) -> dict[Role, str]:
     """A token per role; there is a user of each role, too."""
     shutil.copy(template.folder / "accounts.json", home.folder / "accounts.json")
-    return {role: home.accounts.add_token(role.word, role, time.time() + 60) for role in Role}
+    return {role: home.accounts.add_token(role.word, role, time.time() + 3600) for role in Role}
 
 
 def signed_in(url: str, name: str, password: str = PASSWORD) -> httpx.Client:
@@ -168,6 +171,7 @@ def test_a_study_shows_its_steps_findings_and_what_to_do(site: str) -> None:
     text = httpx.get(f"{site}/studies/{READ}").text
     for word in ("Arrives", "mr_brain reads", "Sent to PACS", "FLAIR abnormality", "41.2 ml", "97 %", "2 objects"):
         assert word in text
+    assert "not evaluated" in httpx.get(f"{site}/triage").text  # FAILED: silence is not an answer
     assert "Raise worker.time_limit_seconds" in httpx.get(f"{site}/studies/{FAILED}").text
     assert "Enable that SOP class there" in httpx.get(f"{site}/studies/{DEAD}").text
     assert httpx.get(f"{site}/studies/1.2.3").status_code == 404
@@ -183,6 +187,39 @@ def test_a_look_at_a_study_is_recorded_once_however_long_it_lasts(site: str, hom
         "address": "127.0.0.1",
         "requestor": True,
     }
+
+
+def test_findings_of_many_places_are_one_row_with_the_range_of_what_was_measured(home: Home) -> None:
+    def area(value: float, certainty: float) -> dict[str, Any]:
+        measured = [{"name": ["42798000", "SCT", "Area"], "value": value, "unit": "mm2"}]
+        return {"code": ["1", "99", "cell"], "certainty": certainty, "present": True, "measurements": measured}
+
+    runs = [{"status": "read", "reason": None, "findings": [area(20.0, 0.5), area(10.0, 0.9), area(12.5, 0.7)]}]
+    job = replace(home.ledger.job(1), runs=json.dumps(runs))
+    wanted = {"what": "cell", "present": True, "certainty": 0.9, "measured": "Area 10 to 20 mm²", "count": 3}
+    assert findings(job) == [wanted]
+    missed = replace(job, runs=json.dumps([{"status": "unsuitable", "reason": "no FLAIR", "findings": []}]))
+    assert [row["measured"] for row in findings(missed)] == ["no FLAIR"]
+    assert findings(replace(missed, reason="no FLAIR")) == []  # it stands above the table already
+
+
+def test_a_pipeline_is_switched_by_rest(home: Home, people: dict[Role, str]) -> None:
+    modes = {"mr_brain": Mode.ON, "ct_head": Mode.ON}
+    actions = Actions(home.ledger, home.trail, destinations=(), path=home.spool.path, pipelines=modes)
+    with serving(home, site=site_of(home, actions=actions)) as url:
+        told = {"authorization": f"Bearer {people[Role.ADMINISTRATOR]}"}
+        api = httpx.Client(base_url=f"{url}/api/v1", headers=told)
+        done = api.post("/pipelines/ct_head/switch", json={"mode": "shadow"}).json()
+        assert (done["changed"], "in shadow" in done["done"]) == (True, True)
+        assert {one["name"]: one["mode"] for one in api.get("/pipelines").json()} == {
+            "mr_brain": "on",
+            "ct_head": "shadow",
+        }
+        assert api.post("/pipelines/ct_head/switch", json={"mode": "dark"}).status_code == 409
+        assert api.post("/pipelines/ct_hed/switch", json={"mode": "off"}).status_code == 404
+        text = httpx.get(f"{url}/pipelines", headers=told).text
+        assert '<span class="tag look">shadow</span>' in text
+        assert "What it reads." in httpx.get(f"{url}/pipelines/mr_brain", headers=told).text
 
 
 def test_the_queue_is_filtered_searched_and_sorted(site: str) -> None:
@@ -338,22 +375,24 @@ def test_every_route_has_a_role_and_refuses_each_lower_one(home: Home, people: d
         for route in guard._routes():
             role = route.endpoint.wetread_role  # no route without one
             path = re.sub(r"\{(\w+)(:\w+)?\}", lambda slot: subjects[slot[1]], route.path)
-            for method in route.methods - {"HEAD"}:
+            for method in route.methods:
                 if role is None:
                     assert path in ("/health", "/health/live", "/metrics", "/sign-in", "/static/style.css")
                     continue
-                nobody = httpx.request(method, url + path, data={"a": "b"})
+                nobody = httpx.request(method, url + path, data={"a": "b"}, timeout=60)
                 assert nobody.status_code in (303, 401), path
                 if nobody.status_code == 303:
                     assert nobody.headers["location"].startswith("/sign-in?next=")
                 for lower in Role:
                     if lower < role:
                         told = {"authorization": f"Bearer {people[lower]}"}
-                        assert httpx.request(method, url + path, headers=told).status_code == 403, path
+                        assert httpx.request(method, url + path, headers=told, timeout=60).status_code == 403, path
                         asked += 1
+                told = {"authorization": f"Bearer {people[role]}"}
+                assert httpx.request(method, url + path, headers=told, timeout=60).status_code not in (401, 403), path
         assert httpx.get(f"{url}/openapi.json").status_code == 404
         assert httpx.get(f"{url}/docs").status_code == 404
-    assert asked > len(BUTTONS)
+    assert asked > 2 * len(BUTTONS)  # by form and by REST
 
 
 def test_somebody_signs_in_acts_and_signs_out(home: Home, people: dict[Role, str]) -> None:

@@ -14,6 +14,7 @@ from node.cli import acts, folders, keeping, life, models, parts, queue, users
 from node.cli.audit import audit
 from node.cli.demo import demo
 from node.cli.doctor import doctor
+from node.cli.pipelines import pipelines
 from node.cli.triage import triage
 from node.cli.twins import twins
 from node.cli.viewer import viewer
@@ -43,7 +44,7 @@ for command in (
     *(queue.status, audit, acts.retry, acts.cancel, acts.quarantine, acts.priority, acts.resend),
     *(acts.hold, acts.release, acts.drain, acts.resume, keeping.purge, keeping.tend),
     *(users.users, users.tokens),
-    *(life.train, life.evaluate, life.explain, twins, models.models, triage),
+    *(life.train, life.evaluate, life.explain, twins, models.models, pipelines, triage),
 ):
     wetread.add_command(command)
 

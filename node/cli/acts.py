@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import click
 
 from node.actions import Actions, Done
-from node.cli.options import out, person, settings_of, trail_of
+from node.cli.options import out, person, settings_of, trail_of, usual_modes
 from node.cli.queue import opened
 from node.errors import NotNow
 from node.ledger import JobState
@@ -28,6 +28,7 @@ def acting(context: click.Context) -> Iterator[Actions]:
             trail_of(settings),
             destinations=[*settings.destinations, *settings.notify],
             path=lambda sha256: object_path(spool, sha256),
+            pipelines=usual_modes(settings),
         )
 
 

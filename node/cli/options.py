@@ -16,6 +16,7 @@ from node import settings as settings_file
 from node.audit import Actor, Source, Trail
 from node.delivery import Destination
 from node.errors import BadSettings
+from node.ledger import Mode
 from node.notices.receiver import Receiver
 from node.routing import Route
 from node.settings import Node, Settings
@@ -74,6 +75,11 @@ def routes_of(settings: Settings) -> dict[str, Route]:
         )
         for name, line in settings.pipelines.items()
     }
+
+
+def usual_modes(settings: Settings) -> dict[str, Mode]:
+    """What the settings say of each pipeline, unless a person switches it."""
+    return {name: Mode.ON if line.automatic else Mode.OFF for name, line in settings.pipelines.items()}
 
 
 def urgency_of(settings: Settings) -> dict[str, Urgency]:

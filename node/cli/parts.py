@@ -188,7 +188,7 @@ def _checks(settings: Settings, ledger: Ledger) -> dict[str, Check]:
     node = settings.node
 
     def ledger_answers() -> None:
-        ledger.overview()
+        ledger.drained()  # little to ask: the page that shows it asks every few seconds
 
     def broker_answers() -> None:
         if node.broker is None:

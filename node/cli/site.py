@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from ipaddress import ip_address
 from typing import Any
@@ -12,11 +12,11 @@ from node import delivery, log
 from node.accounts import ACCOUNTS_FILE, Accounts, Role
 from node.actions import Actions
 from node.audit import Trail, quietly
-from node.cli.options import destinations_of, models_of, routes_of, trail_of, triage_of
+from node.cli.options import destinations_of, models_of, routes_of, trail_of, triage_of, usual_modes
 from node.destinations import trusting
 from node.errors import BadSettings
 from node.ledger import Ledger
-from node.settings import Node, Settings
+from node.settings import Node, PipelineLine, Settings
 from node.settings_web import Oidc
 from node.spool import Spool
 from node.stow import Sender, Stow, StowOptions
@@ -42,7 +42,13 @@ def web_options(settings: Settings, ledger: Ledger, checks: dict[str, Check]) ->
     spool = Spool(node.folder / "spool", reserve_bytes=int(node.reserve_gib * GIB))
     site = Site(
         ledger=ledger,
-        actions=Actions(ledger, trail, destinations=[*settings.destinations, *settings.notify], path=spool.path),
+        actions=Actions(
+            ledger,
+            trail,
+            destinations=[*settings.destinations, *settings.notify],
+            path=spool.path,
+            pipelines=usual_modes(settings),
+        ),
         trail=trail,
         name=node.ae_title,
         folder=node.folder,
@@ -127,27 +133,32 @@ def shown(table: Any, name: str = "") -> Any:
 
 
 def _models(settings: Settings) -> Callable[[], list[Model]]:
-    def look() -> list[Model]:
-        from pipelines.models.installed import Installed, ModelFault, Models
-        from pipelines.registry import is_bundle
+    from pipelines.models.installed import Installed, ModelFault, Models
+    from pipelines.registry import is_bundle
 
-        installed = Models(models_of(settings))
+    installed = Models(models_of(settings))
+
+    def model(name: str, line: PipelineLine, known: Mapping[str, Installed | None]) -> Model:
+        # A pipeline of ours and its model have one name; to ask it would load torch.
+        own = line.use.partition(":")[0].rpartition(".")[2]
+        if not line.card and own not in known:
+            return Model(name, line.use, "", "a package of its own", "")
+        if line.card and is_bundle(line.card):
+            return Model(name, line.card.name, "", "a MONAI bundle", "")
+        each = Installed.read(line.card) if line.card else known[own] or installed.get(own)
+        text = each.card.with_suffix(".md")
+        page = (text if text.is_file() else each.card).read_text()
+        return Model(name, each.name, each.version, "shipped" if each.is_shipped else "this site", page)
+
+    def look() -> list[Model]:
+        try:
+            known = installed.in_force()
+        except ModelFault as error:
+            return [Model(name, line.use, "", "", "", fault=str(error)) for name, line in settings.pipelines.items()]
         found = []
         for name, line in settings.pipelines.items():
             try:
-                # A pipeline of ours and its model have one name; to ask it would load torch.
-                own = line.use.partition(":")[0].rpartition(".")[2]
-                if not line.card and not installed.of(own):
-                    found.append(Model(name, line.use, "", "a package of its own", ""))
-                    continue
-                if line.card and is_bundle(line.card):
-                    found.append(Model(name, line.card.name, "", "a MONAI bundle", ""))
-                    continue
-                each = Installed.read(line.card) if line.card else installed.get(own)
-                text = each.card.with_suffix(".md")
-                page = (text if text.is_file() else each.card).read_text()
-                origin = "shipped" if each.is_shipped else "this site"
-                found.append(Model(name, each.name, each.version, origin, page))
+                found.append(model(name, line, known))
             except (ModelFault, OSError) as error:
                 found.append(Model(name, line.use, "", "", "", fault=str(error)))
         return found

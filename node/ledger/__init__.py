@@ -31,12 +31,14 @@ from node.ledger.entries import (
     Instance,
     Job,
     JobState,
+    Mode,
     NewJob,
     Overview,
     Revision,
     StudyEntry,
     StudyHistory,
     StudyState,
+    Switched,
 )
 from node.ledger.figures import Counts, Figures, Hours
 from node.ledger.jobs import Jobs
@@ -46,6 +48,7 @@ from node.ledger.purging import Purging
 from node.ledger.search import Asked, JobRow, Search
 from node.ledger.settling import Settling
 from node.ledger.steady import Machine, Steady
+from node.ledger.switches import Switches
 from node.ledger.turns import Order, Turns
 from node.ledger.worklist import Came, Worklist
 
@@ -70,6 +73,7 @@ __all__ = [
     "JobState",
     "Ledger",
     "Machine",
+    "Mode",
     "NewJob",
     "Order",
     "Overview",
@@ -77,11 +81,24 @@ __all__ = [
     "StudyEntry",
     "StudyHistory",
     "StudyState",
+    "Switched",
 ]
 
 
 class Ledger(
-    Arrivals, Settling, Jobs, Turns, Orders, Deliveries, Commitments, Pages, Worklist, Figures, Search, Purging
+    Arrivals,
+    Settling,
+    Jobs,
+    Turns,
+    Orders,
+    Switches,
+    Deliveries,
+    Commitments,
+    Pages,
+    Worklist,
+    Figures,
+    Search,
+    Purging,
 ):
     """The ledger of one node, in SQLite (one machine) or PostgreSQL (several), shared by its processes and threads.
 

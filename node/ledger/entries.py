@@ -33,6 +33,14 @@ class DeliveryState(StrEnum):
     DEAD = "DEAD"
 
 
+class Mode(StrEnum):
+    """How a pipeline is switched."""
+
+    ON = "on"
+    OFF = "off"
+    SHADOW = "shadow"  # it reads; the result is kept and shown, and nothing of it is sent or moves a study
+
+
 @dataclass(frozen=True)
 class Instance:
     """One version of one instance, as it lies in the spool."""
@@ -63,6 +71,7 @@ class NewJob:
     priority: int = 5
     destinations: tuple[str, ...] = ()
     reason: str = ""
+    shadow: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.priority <= 9:
@@ -81,6 +90,7 @@ class Job:
         attempts: How often it was claimed; with the owner, what a worker proves its claim by.
         forms: That its evidence was made in. ``asked``: that it is to be made in, too, whatever its destinations take.
         why: The rule that matched. ``reason``: why it ended as it did.
+        shadow: Nothing of it is sent, and it moves no study; ``destinations`` are those that it would go to.
     """
 
     id: int
@@ -107,6 +117,7 @@ class Job:
     stages: dict[str, float] = field(default_factory=dict)
     forms: tuple[str, ...] = ()
     asked: tuple[str, ...] = ()
+    shadow: bool = False
 
 
 @dataclass(frozen=True)
@@ -189,6 +200,16 @@ class Drained:
     """A worker that takes nothing more, until it is resumed; ``worker`` as ``host/device``."""
 
     worker: str
+    since: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Switched:
+    """A pipeline that a person has switched, whatever the settings say of it."""
+
+    pipeline: str
+    mode: Mode
     since: float
     reason: str
 

@@ -5,10 +5,11 @@ It changes nothing. Every query is answered from an index: a page is to come at 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, and_, case, cast, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Integer, and_, case, cast, func, literal_column, select
 
 from node.ledger.chapter import Chapter
 from node.ledger.entries import DeliveryState, JobState, StudyState
@@ -64,14 +65,16 @@ class Figures(Chapter):
                 {row[0]: row[1] for row in db.execute(select(table.c.state, func.count()).group_by(table.c.state))}
                 for table in (studies, jobs)
             ]
-            sent: dict[str, dict[str, int]] = {}
-            pair = (deliveries.c.state, deliveries.c.destination)
-            for state, destination, count in db.execute(select(*pair, func.count()).group_by(*pair)):
-                sent.setdefault(destination, {})[state] = count
+            sent = _per_destination(db)
             oldest = db.scalars(select(jobs.c.queued_at).where(free).order_by(jobs.c.queued_at).limit(1)).one_or_none()
             since = select(deliveries.c.destination, func.min(deliveries.c.first_failed_at)).where(failing)
             overdue = {row[0]: row[1] for row in db.execute(since.group_by(deliveries.c.destination))}
-        return Counts(per_state[0], per_state[1], dict(sorted(sent.items())), oldest, overdue)
+        return Counts(per_state[0], per_state[1], sent, oldest, overdue)
+
+    def delivery_counts(self) -> dict[str, dict[str, int]]:
+        """Per destination how many deliveries are in each state."""
+        with self._database.reading() as db:
+            return _per_destination(db)
 
     def hours(self, count: int = 24, now: float | None = None) -> Hours:
         moment = self._now(now)
@@ -88,7 +91,6 @@ class Figures(Chapter):
             )
 
         came = hour_of(studies.c.first_arrival)
-        recent = _ended_since(begins)
         steps = [hour_of(jobs.c.queued_at), hour_of(jobs.c.claimed_at), hour_of(jobs.c.done_at)]
         left = hour_of(deliveries.c.delivered_at)
         died = hour_of(deliveries.c.first_failed_at)
@@ -99,8 +101,7 @@ class Figures(Chapter):
                 select(came, func.count()).where(studies.c.first_arrival >= begins).group_by(came)
             ):
                 _add(received, when, number)
-            grouped = select(jobs.c.state, *steps, func.count()).where(recent).group_by(*steps, jobs.c.state)
-            found: Any = db.execute(grouped)
+            found: Any = _counted(db, (jobs.c.state, *steps), begins)
             for state, queued, claimed, ended, number in found:
                 if ended is not None:
                     _add(failed if state in BAD_JOBS else done, ended, number)
@@ -128,22 +129,31 @@ class Figures(Chapter):
 
     def pipeline_counts(self, since: float) -> dict[str, dict[str, int]]:
         """Per pipeline how many of its jobs ended how since then, and how many wait or run."""
-        recent = _ended_since(since)
         columns = (jobs.c.pipeline, jobs.c.state, jobs.c.outcome)
         found: dict[str, dict[str, int]] = {}
         with self._database.reading() as db:
-            for pipeline, state, outcome, number in db.execute(
-                select(*columns, func.count()).where(recent).group_by(*columns)
-            ):
+            for pipeline, state, outcome, number in _counted(db, columns, since):
                 word = outcome if state == JobState.DONE and outcome else state.lower()
                 of_pipeline = found.setdefault(pipeline, {})
                 of_pipeline[word] = of_pipeline.get(word, 0) + number
         return found
 
 
-def _ended_since(since: float) -> ColumnElement[bool]:
-    """SQL: not ended, or since then; in a form for which the index is read from end to end, and no row is."""
-    return func.coalesce(jobs.c.done_at, literal_column("1e18")) >= since
+def _per_destination(db: Connection) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    pair = (deliveries.c.state, deliveries.c.destination)
+    for state, destination, count in db.execute(select(*pair, func.count()).group_by(*pair)):
+        found.setdefault(destination, {})[state] = count
+    return dict(sorted(found.items()))
+
+
+def _counted(db: Connection, columns: Sequence[ColumnElement[Any]], since: float) -> Iterator[Any]:
+    """The jobs that have not ended, and those that have since then, counted per value of the columns.
+
+    Two questions, each answered from its piece of the index alone: what ended long ago is not looked at.
+    """
+    for which in (jobs.c.done_at.is_(None), jobs.c.done_at >= since):
+        yield from db.execute(select(*columns, func.count()).where(which).group_by(*columns))
 
 
 def _add(row: list[int], hour: int | None, number: int) -> None:

@@ -116,12 +116,16 @@ class Jobs(Chapter):
             "forms": list(forms),
         }
         with self._database.writing() as db:
-            job = _close(db, claim, {"state": state, "done_at": moment} | values | _raised(claim, priority, why))
+            job = _close(db, claim, {"state": state, "done_at": moment} | values)
+            if not job.shadow and (raised := _raised(claim, priority, why)):
+                db.execute(update(jobs).where(jobs.c.id == job.id).values(raised))
             _keep_evidence(db, job, evidence)
             is_more = claim.job.outcome == outcome == "read"  # the same once more, in other forms
             there = set(db.scalars(_destinations(job.id, DeliveryState.DELIVERED))) if is_more else set()
             waiting = db.scalars(_destinations(job.id, DeliveryState.WAITING))
             told = dict.fromkeys((*notify, *job.destinations, *waiting))  # who is told can do something at once
+            if job.shadow:
+                return []
             return [send_to(db, job, name, moment) for name in told if evidence and name not in there]
 
     def fail(
@@ -183,6 +187,7 @@ class Jobs(Chapter):
                 jobs.c.outcome == "read",
                 jobs.c.done_at <= settled,
                 jobs.c.purged_at.is_(None),
+                jobs.c.shadow.is_(False),  # nobody has the report that it would be compared with
             )
             .order_by(jobs.c.done_at.desc(), jobs.c.id.desc())
             .limit(limit)

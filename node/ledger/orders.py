@@ -11,9 +11,9 @@ from sqlalchemy import Connection, Row, and_, delete, select, update
 
 from node.errors import NotNow
 from node.ledger.chapter import Chapter, ended, evidence_of, job_of, locked_job, send_to, sent_anew
-from node.ledger.entries import DeliveryState, Drained, JobState
+from node.ledger.entries import DeliveryState, Drained, JobState, Mode
 from node.ledger.purging import has_images
-from node.ledger.tables import deliveries, drained, jobs, studies
+from node.ledger.tables import deliveries, drained, jobs, studies, switches
 
 OPEN = (JobState.QUEUED, JobState.RUNNING)
 
@@ -38,6 +38,9 @@ class Orders(Chapter):
                     "a dead delivery"
                 )
             _check_newest(db, job)
+            mode = db.scalars(select(switches.c.mode).where(switches.c.pipeline == job.pipeline)).one_or_none()
+            if starts and mode == Mode.OFF:
+                raise NotNow(f"{job.pipeline} is switched off; switch it on first")
             if starts and not has_images(db, job.study_uid):
                 raise NotNow(f"the images of study {job.study_uid} were deleted; send it again first")
             db.execute(update(deliveries).where(dead).values(sent_anew(moment)))
@@ -45,7 +48,8 @@ class Orders(Chapter):
                 return
             again = {"state": JobState.QUEUED, "not_before": moment, "forgiven": jobs.c.attempts}
             cleared = {"owner": None, "lease_until": None, "done_at": None, "reason": None}
-            db.execute(update(jobs).where(jobs.c.id == job_id).values(again | cleared))
+            shadow = {"shadow": mode == Mode.SHADOW} if mode else {}
+            db.execute(update(jobs).where(jobs.c.id == job_id).values(again | cleared | shadow))
 
     def read_again(self, job_id: int, forms: Collection[str], *, now: float | None = None) -> None:
         """A job that is done has its evidence made in these forms, too; what it has left already stays as it is.
@@ -121,6 +125,8 @@ class Orders(Chapter):
             job = locked_job(db, job_id)
             if job.purged_at is not None:
                 raise NotNow(f"the evidence of job {job_id} was deleted after it had been delivered")
+            if job.shadow:
+                raise NotNow(f"job {job_id} was read in shadow: nothing of it is sent")
             if not evidence_of(db, job_id):
                 raise NotNow(f"job {job_id} is {job.state} and has left no evidence to send")
             _check_newest(db, job)

@@ -144,7 +144,7 @@ def _reasons(before: float, told: Collection[str]) -> list[Reason]:
         ("a job is in quarantine", _of_study(newest, jobs.c.state == JobState.QUARANTINED)),
         ("evidence is not delivered", _delivery(to_keep, deliveries.c.state != DeliveryState.DELIVERED)),
         ("somebody has still to be told", _delivery(deliveries.c.state.in_(UNDER_WAY))),
-        ("evidence goes nowhere", _of_study(newest, jobs.c.state == JobState.DONE, ~sent)),
+        ("evidence goes nowhere", _of_study(newest, jobs.c.state == JobState.DONE, ~sent, jobs.c.shadow.is_(False))),
         ("nothing of it was read", ~_of_study(newest, jobs.c.state == JobState.DONE)),
         ("no destination could say that it has the evidence", _delivery(to_keep, unsure)),
         ("evidence was verified too lately", _delivery(to_keep, deliveries.c.verified_at >= before)),
@@ -167,11 +167,12 @@ def _evidence_may_go(before: float, told: Collection[str]) -> ColumnElement[bool
         deliveries.c.state == DeliveryState.DELIVERED, deliveries.c.verified, deliveries.c.verified_at < before
     )
     held = exists().where(studies.c.uid == jobs.c.study_uid, studies.c.state == StudyState.HELD).correlate(jobs)
+    in_shadow = and_(jobs.c.shadow, jobs.c.done_at < before)  # it goes nowhere
     return and_(
         jobs.c.state.in_((JobState.DONE, JobState.QUARANTINED)),
         jobs.c.purged_at.is_(None),
         ~held,
-        exists().where(of_job, to_keep).correlate(jobs),
+        or_(in_shadow, exists().where(of_job, to_keep).correlate(jobs)),
         ~exists().where(of_job, to_keep, ~func.coalesce(settled, False)).correlate(jobs),
         ~exists().where(of_job, deliveries.c.state.in_(UNDER_WAY)).correlate(jobs),
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, or_, select
 
 from node.ledger.chapter import Chapter, chunks, delivery_of, job_of
 from node.ledger.entries import Delivery, DeliveryState, Job, JobState, StudyEntry, StudyState
@@ -110,7 +110,7 @@ class Search(Chapter):
 
     def find_deliveries(self, states: Sequence[DeliveryState], *, limit: int = 50) -> tuple[tuple[Delivery, Job], ...]:
         """The deliveries in these states, those that failed first at the head, each with its job."""
-        query = select(deliveries.c.id, jobs.c.id).join(jobs, jobs.c.id == deliveries.c.job_id)
+        query = select(deliveries.c.id, deliveries.c.job_id)
         query = query.where(deliveries.c.state.in_(states)).order_by(deliveries.c.first_failed_at, deliveries.c.id)
         with self._database.reading() as db:
             pairs = [(row[0], row[1]) for row in db.execute(query.limit(limit))]
@@ -126,12 +126,14 @@ class Search(Chapter):
     def last_of_destination(self, destination: str) -> tuple[float | None, str | None]:
         """When it last took a delivery, and what it last complained of in one that waits or is dead."""
         mine = deliveries.c.destination == destination
-        took = select(func.max(deliveries.c.delivered_at)).where(mine, deliveries.c.state == DeliveryState.DELIVERED)
+        # Along the index: a maximum would look at every row.
+        took = select(deliveries.c.delivered_at).where(mine, deliveries.c.delivered_at.is_not(None))
+        took = took.order_by(deliveries.c.delivered_at.desc()).limit(1)
         ill = deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.DEAD))
         said = select(deliveries.c.reason).where(and_(mine, ill, deliveries.c.reason.is_not(None)))
         said = said.order_by(deliveries.c.claimed_at.desc()).limit(1)
         with self._database.reading() as db:
-            return db.scalars(took).one(), db.scalars(said).one_or_none()
+            return db.scalars(took).one_or_none(), db.scalars(said).one_or_none()
 
 
 def _uid_like(text: str) -> list[ColumnElement[bool]]:

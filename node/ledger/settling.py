@@ -72,6 +72,7 @@ class Settling(Chapter):
                 priority=new.priority,
                 destinations=list(new.destinations),
                 why=new.reason,
+                shadow=new.shadow,
                 key=_key(study.uid, new.pipeline, revision, digest),
                 predecessor_key=last_done_key(db, study.uid, new.pipeline, revision),
                 state=JobState.QUEUED,
@@ -120,6 +121,7 @@ def last_done_key(db: Connection, study_uid: str, pipeline: str, before: int) ->
         jobs.c.study_uid == study_uid,
         jobs.c.pipeline == pipeline,
         jobs.c.revision < before,
+        jobs.c.shadow.is_(False),  # no destination has what was read in shadow
         or_(jobs.c.state == JobState.DONE, of_job.exists()),  # one in quarantine has left a report, too
     )
     return db.scalars(query.order_by(jobs.c.revision.desc()).limit(1)).one_or_none()

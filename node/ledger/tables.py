@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 tables = MetaData(
@@ -127,6 +128,7 @@ jobs = Table(
     Column("purged_at", Double),  # its evidence was deleted then
     Column("forms", JSON),  # that its evidence was made in
     Column("asked", JSON),  # and that it is to be made in besides what its destinations take
+    Column("shadow", Boolean, nullable=False, server_default=false()),  # nothing of it is sent
     UniqueConstraint("study_uid", "revision", "pipeline"),
     Index(None, "state", "priority", "queued_at"),
     Index("ix_jobs_queued_at", "queued_at", "state", "pipeline"),
@@ -179,6 +181,16 @@ drained = Table(
     "drained",
     tables,
     Column("worker", String(255), primary_key=True),  # host/device
+    Column("since", Double, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+# Pipelines that a person has switched, whatever the settings say.
+switches = Table(
+    "switches",
+    tables,
+    Column("pipeline", String(64), primary_key=True),
+    Column("mode", String(8), nullable=False),  # on, off, shadow
     Column("since", Double, nullable=False),
     Column("reason", Text, nullable=False),
 )

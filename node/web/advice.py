@@ -34,6 +34,18 @@ ADVICE = (
         "The files are damaged or cut off. Send the study again from the scanner or the PACS.",
     ),
     Advice(
+        "^(this file cannot be read|no file came)",
+        "Choose one DICOM file as the scanner sends it, or as the PACS exports it. None was kept.",
+    ),
+    Advice(
+        "; switched off:",
+        "Switch the pipeline on (Pipelines), and release the study.",
+    ),
+    Advice(
+        "was switched off$|is switched off;",
+        "Switch the pipeline on (Pipelines), then retry.",
+    ),
+    Advice(
         r"^none of the \d+ rules wants it",
         "If a pipeline should have read it: drop one of its files on Rules, see which condition fails, "
         "correct the settings, restart the worker, and release the study.",

@@ -19,6 +19,7 @@ from node.ledger import Asked, Job, JobState, StudyState
 from node.retention import Retention
 from node.web.buttons import BUTTONS, PLURAL, Button
 from node.web.guard import allowed
+from node.web.modes import modes_of
 from node.web.order import reading_order
 from node.web.overview import devices, state_of
 from node.web.site import Site
@@ -28,6 +29,7 @@ from node.web.watch import Watch
 PREFIX = "/api/v1"
 Uid = Annotated[str, Path(max_length=64, pattern=r"^[0-9]+(\.[0-9]+)*$", examples=["1.2.840.10008.1"])]
 Number = Annotated[int, Path(ge=1, le=2**53)]
+Pipeline = Annotated[str, Path(max_length=64, pattern=r"^[^/\s]+$", examples=["mr_brain"])]
 Worker = Annotated[str, Path(max_length=255, pattern=r"^[^/\s]+/[^/\s]+$", examples=["ct-node/cuda:0"])]
 First = Annotated[int, Query(ge=0, le=10_000_000, description="How many to pass over")]
 Limit = Annotated[int, Query(ge=1, le=200)]
@@ -159,12 +161,12 @@ def add_api(app: FastAPI, site: Site, watch: Watch) -> None:
     @allowed(Role.VIEWER)
     def destinations() -> list[dict[str, Any]]:
         """Where evidence goes, how many deliveries are in which state, and whether the peer answers."""
-        counts = ledger.counts()
+        counts = ledger.delivery_counts()
         return [
             {
                 "name": place.name, "where": place.where,
                 "protocol": place.protocol, "is_encrypted": place.is_encrypted,
-                "deliveries": counts.deliveries.get(place.name, {}),
+                "deliveries": counts.get(place.name, {}),
                 "heard": dataclasses.asdict(heard) if (heard := watch.heard(place.name)) else None,
             }
             for place in site.places
@@ -179,12 +181,13 @@ def add_api(app: FastAPI, site: Site, watch: Watch) -> None:
     @router.get("/pipelines", tags=["node"])
     @allowed(Role.VIEWER)
     def pipelines() -> list[dict[str, Any]]:
-        """The pipelines of the settings, and the model that each goes by."""
+        """The pipelines of the settings, whether each is on, off or in shadow, and the model that it goes by."""
         models = {model.pipeline: model for model in site.models()}
+        modes = modes_of(site.routes, ledger.switched())
         return [
             {
                 "name": name, "use": route.use, "when": route.when, "deliver_to": route.deliver_to,
-                "priority": route.priority,
+                "priority": route.priority, "mode": modes[name].mode, "switched_since": modes[name].since,
                 "model": dataclasses.asdict(models[name]) | {"page": None} if name in models else None,
             }
             for name, route in site.routes.items()
@@ -270,7 +273,7 @@ def _add_action(router: APIRouter, site: Site, button: Button) -> None:
         return Done(done=done.sentence, changed=done.changed)
 
     act.__name__, act.__doc__ = button.name, button.question.format("SUBJECT")
-    kinds = {"study": Uid, "job": Number, "worker": Worker}
+    kinds = {"study": Uid, "job": Number, "worker": Worker, "pipeline": Pipeline}
     act.__annotations__ |= {"subject": kinds[button.subject], "given": body | None, "request": Request}
     slot = "{subject:path}" if button.subject == "worker" else "{subject}"
     router.add_api_route(

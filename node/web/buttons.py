@@ -10,22 +10,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from node.accounts import Role
-from node.actions import Actions, Done
+from node.actions import AS_SET, Actions, Done
 from node.audit import Actor
 from node.errors import NotNow
 from node.instance import is_uid
 
 Given = Mapping[str, Any]
-PLURAL = {"job": "jobs", "study": "studies", "worker": "workers"}
+PLURAL = {"job": "jobs", "study": "studies", "worker": "workers", "pipeline": "pipelines"}
 
 
 @dataclass(frozen=True)
 class Field:
-    """What else is asked; it is of the type of ``usual``, which holds where nothing is given."""
+    """What else is asked; it is of the type of ``usual``, which holds where nothing is given.
+
+    ``choices``: what it may be, with what is said of each; none: any.
+    """
 
     name: str
     usual: str | int
     label: str
+    choices: Mapping[str, str] | None = None
 
     def read(self, text: str) -> str | int:
         """
@@ -42,7 +46,7 @@ class Field:
 class Button:
     """
     Attributes:
-        subject: What it is done to: ``job``, ``study`` or ``worker``.
+        subject: What it is done to: ``job``, ``study``, ``worker`` or ``pipeline``.
         question: Asked once, before it is done; ``{0}`` is the subject.
     """
 
@@ -85,6 +89,12 @@ def _reason(given: Given) -> str:
 
 _REASON = Field("reason", "", "Why; without the patient's name")
 
+SWITCHES = {
+    "on": "on: it reads, and what it finds is sent",
+    "shadow": "shadow: it reads; shown here, sent nowhere",
+    "off": "off: it reads nothing",
+    AS_SET: "as the settings say",
+}
 BUTTONS = {
     button.name: button
     for button in (
@@ -110,5 +120,9 @@ BUTTONS = {
                lambda actions, worker, by, given: actions.drain(worker, by=by, reason=_reason(given)), (_REASON,)),
         Button("resume", "worker", Role.ADMINISTRATOR, "Let {0} take work again?",
                lambda actions, worker, by, _: actions.resume(worker, by=by)),
+        Button("switch", "pipeline", Role.ADMINISTRATOR, "Switch {0}? It holds for what waits, too.",
+               lambda actions, pipeline, by, given: actions.switch(
+                   pipeline, str(given["mode"]), by=by, reason=_reason(given)),
+               (Field("mode", "", "To", SWITCHES), _REASON)),
     )
 }  # fmt: skip

@@ -46,11 +46,13 @@ def in_order(studies: Sequence[StudyEntry], jobs: dict[str, list[Job]], rules: S
 
 
 def _placed(study: StudyEntry, jobs: Sequence[Job], rules: Sequence[Rule]) -> Place:
+    jobs = [job for job in jobs if not job.shadow]  # nobody is told what those say, and they move nothing
     read = [(job, json.loads(job.runs)) for job in jobs if job.runs]
     said = [one for _, runs in read for one in said_of(present(runs))]
     found = tuple(one.sentence for one in said)
     is_open = any(job.state in (JobState.QUEUED, JobState.RUNNING) for job in jobs)
-    otherwise = "not read yet" if is_open else "nothing" if read or not jobs else "it could not be read"
+    has_answer = any(run["status"] == "read" for _, runs in read for run in runs)
+    otherwise = "not read yet" if is_open else "nothing" if has_answer else "not evaluated"
     lifts = [lift for job, runs in read if (lift := raised(rules, job.pipeline, runs))]
     first = min(lifts, key=lambda lift: lift.priority, default=None)
     urgent = min((job.priority for job in jobs), default=ORDINARY)

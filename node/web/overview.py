@@ -76,25 +76,29 @@ def state_of(site: Site) -> State:
 
 
 def devices(parts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The processes of this machine with the memory that they and their children hold, in bytes."""
-    return [{"name": name, **part, "memory": _memory(part.get("pid"))} for name, part in parts.items()]
-
-
-def _memory(pid: int | None) -> int | None:
-    if pid is None:
-        return None
-    try:
-        process = psutil.Process(pid)
-        family = [process, *process.children(recursive=True)]
-    except psutil.Error:
-        return None
-    total = 0
-    for each in family:
+    """The processes of this machine with the memory of each in bytes, and of its children that are no parts."""
+    own = {part["pid"] for part in parts.values() if part.get("pid")}
+    children: dict[int, list[psutil.Process]] = {}
+    for process in psutil.process_iter() if own else ():
         try:
-            total += each.memory_info().rss
+            children.setdefault(process.ppid(), []).append(process)
         except psutil.Error:
             continue
-    return total
+
+    def memory(process: psutil.Process) -> int:
+        try:
+            held = int(process.memory_info().rss)
+        except psutil.Error:
+            return 0
+        return held + sum(memory(child) for child in children.get(process.pid, ()) if child.pid not in own)
+
+    def held_by(pid: int | None) -> int | None:
+        try:
+            return None if pid is None else memory(psutil.Process(pid))
+        except psutil.Error:
+            return None
+
+    return [{"name": name, **part, "memory": held_by(part.get("pid"))} for name, part in parts.items()]
 
 
 def routes(site: Site, watch: Watch) -> list[Route]:

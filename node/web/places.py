@@ -15,9 +15,10 @@ from starlette.routing import Route
 from node.accounts import Role
 from node.ledger import DeliveryState
 from node.web.guard import allowed
+from node.web.modes import modes_of
 from node.web.overview import DAY, Remembered, devices
 from node.web.site import Site
-from node.web.view import page
+from node.web.view import page, trouble
 from node.web.watch import Watch
 
 HOUR = 3600.0
@@ -69,21 +70,30 @@ def routes(site: Site, watch: Watch) -> list[Route]:
     def pipelines(request: Request) -> Response:
         counts = site.ledger.pipeline_counts(site.ledger.now() - DAY)
         models = {model.pipeline: model for model in site.models()}
-        return page(request, "pipelines.html", routes=site.routes, models=models, counts=counts)
+        modes = modes_of(site.routes, site.ledger.switched())
+        return page(request, "pipelines.html", routes=site.routes, models=models, counts=counts, modes=modes)
+
+    @allowed(Role.VIEWER)
+    def card(request: Request) -> Response:
+        name = request.path_params["name"]
+        found = next((model for model in site.models() if model.pipeline == name and model.page), None)
+        if found is None:
+            return trouble(request, f"there is no card of a pipeline {name[:64]!r}", status=404)
+        return page(request, "card.html", model=found)
 
     @allowed(Role.VIEWER)
     def destinations(request: Request) -> Response:
-        counts = site.ledger.counts()
+        counts = site.ledger.delivery_counts()
         known = {place.name for place in site.places}
         rows: list[dict[str, Any]] = []
         for place in site.places:
             took, said = site.ledger.last_of_destination(place.name)
-            states = counts.deliveries.get(place.name, {})
+            states = counts.get(place.name, {})
             rows.append(
                 {"place": place, "states": states, "took": took, "said": said, "heard": watch.heard(place.name)}
             )
         ill = site.ledger.find_deliveries((DeliveryState.DEAD,))
-        others = {name: states for name, states in counts.deliveries.items() if name not in known}
+        others = {name: states for name, states in counts.items() if name not in known}
         return page(request, "destinations.html", rows=rows, ill=ill, others=others)
 
     @allowed(Role.ADMINISTRATOR)
@@ -93,6 +103,7 @@ def routes(site: Site, watch: Watch) -> list[Route]:
     return [
         Route("/workers", workers),
         Route("/pipelines", pipelines),
+        Route("/pipelines/{name}", card),
         Route("/destinations", destinations),
         Route("/settings", settings),
     ]

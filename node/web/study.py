@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -14,7 +12,8 @@ from node.accounts import Role
 from node.audit import Act, accessed
 from node.errors import Unknown
 from node.instance import is_uid
-from node.ledger import Instance, Job, Ledger, StudyHistory
+from node.ledger import Instance, Ledger, StudyHistory
+from node.web.findings import findings
 from node.web.guard import allowed
 from node.web.pictures import shots
 from node.web.site import Site
@@ -96,46 +95,6 @@ def _readable(keyword: str, value: str) -> str:
     if keyword.endswith("Date") and len(value) == 8 and value.isdecimal():
         return f"{value[:4]}-{value[4:6]}-{value[6:]}"
     return value
-
-
-def findings(job: Job) -> list[Mapping[str, Any]]:
-    """The findings of a job's runs as rows: what, certainty, present, measurements; the surest of each kind first."""
-    rows: list[dict[str, Any]] = []
-    for run in json.loads(job.runs) if job.runs else []:
-        of_run = [_row(one) for one in run.get("findings") or ()]
-        if run.get("reason") and not of_run:
-            rows.append(
-                {"what": run["status"], "certainty": None, "present": None, "measured": run["reason"], "count": 1}
-            )
-        rows += _merged(of_run)
-    return sorted(rows, key=lambda row: (row["present"] is not True, -(row["certainty"] or 0.0)))
-
-
-def _row(finding: Mapping[str, Any]) -> dict[str, Any]:
-    measured = "; ".join(_measurement(one) for one in finding.get("measurements") or ())
-    what = finding.get("segment") or finding["code"][2]
-    return {
-        "what": what, "certainty": finding.get("certainty"), "present": finding.get("present"), "measured": measured,
-        "count": 1,
-    }  # fmt: skip
-
-
-def _merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per finding that is there or not: of a stack's slices, or a thousand cells, the surest, and how many."""
-    kept: dict[tuple[str, Any], dict[str, Any]] = {}
-    for row in rows:
-        key = (row["what"], row["present"])
-        if key not in kept:
-            kept[key] = row
-            continue
-        best = max(kept[key], row, key=lambda one: one["certainty"] or 0.0)
-        kept[key] = {**best, "count": kept[key]["count"] + 1}
-    return list(kept.values())
-
-
-def _measurement(one: Mapping[str, Any]) -> str:
-    unit = {"cm3": "ml", "1": "", "[ppth]": "‰"}.get(one["unit"], one["unit"])
-    return f"{one['name'][2]} {one['value']:.4g} {unit}".rstrip()
 
 
 def _scale(found: list[Any], now: float) -> list[tuple[float, float]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from node.ledger import Delivery, DeliveryState, Job, JobState, Revision, StudyHistory, StudyState
+from node.web.words import number_of
 
 GOOD, ILL, NOW, QUIET = "good", "ill", "now", "quiet"
 
@@ -35,7 +36,7 @@ def steps(history: StudyHistory) -> list[Step]:
     if study.state in (StudyState.RECEIVING, StudyState.HELD):
         begins = study.opened_at if history.revisions else study.first_arrival
         name = "Arrives" if not history.revisions else "Late images arrive"
-        found.append(Step(name, begins, study.last_arrival, GOOD, f"{study.arrived} images from {study.caller}"))
+        found.append(Step(name, begins, study.last_arrival, GOOD, _came(study.arrived, study.caller)))
         if study.state == StudyState.HELD:
             found.append(Step("Held", study.last_arrival, None, ILL, study.reason or ""))
         else:
@@ -45,9 +46,13 @@ def steps(history: StudyHistory) -> list[Step]:
 
 def _arrival(revision: Revision, caller: str) -> Iterator[Step]:
     name = "Arrives" if revision.number == 1 else f"Late images arrive (revision {revision.number})"
-    note = f"{revision.instances} images from {caller}"
+    note = _came(revision.instances, caller)
     yield Step(name, revision.opened_at, max(revision.last_arrival, revision.opened_at), GOOD, note)
     yield Step("Waits whether more comes", revision.last_arrival, revision.settled_at, QUIET)
+
+
+def _came(count: int, caller: str) -> str:
+    return f"{number_of(count, 'image')} from {caller}"
 
 
 def _of_job(job: Job, deliveries: tuple[Delivery, ...]) -> Iterator[Step]:

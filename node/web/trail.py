@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from pydicom.uid import UID
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from node.accounts import Role
-from node.audit import log_used
+from node.audit import Entry, log_used
 from node.instance import is_uid
 from node.web.guard import allowed
 from node.web.site import Site
@@ -24,7 +27,13 @@ def routes(site: Site) -> list[Route]:
             return trouble(request, "this cannot be looked for: before is a number, study a UID", status=400)
         entries = site.trail.entries(SHOWN, before=int(before) if before else None, study_uid=study or None)
         site.trail.record(log_used(actor_of(request), f"study {study}" if study else ""))
-        rows = [entry.as_json() | {"at": entry.at} for entry in entries]
+        rows = [_row(entry) for entry in entries]
         return page(request, "audit.html", rows=rows, study=study, more=rows[-1]["n"] if len(rows) == SHOWN else None)
 
     return [Route("/audit", audit)]
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    told = entry.as_json()
+    what = [UID(one).name if is_uid(one) and one != entry.study_uid else one for one in told["what"] if one]
+    return told | {"at": entry.at, "what": what}

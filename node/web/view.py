@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from starlette.concurrency import run_in_threadpool
@@ -40,12 +41,16 @@ PAGES = (
 def pretty(value: Any) -> str:
     """A value of the settings as TOML would have it, nearly."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} = {pretty(one)}" for key, one in value.items())
+        return ", ".join(f"{key} = {_inner(one)}" for key, one in value.items())
     if isinstance(value, list | tuple):
-        return f"[{', '.join(pretty(one) for one in value)}]"
+        return f"[{', '.join(_inner(one) for one in value)}]"
     if value is None or isinstance(value, bool):
         return {None: "–", True: "true", False: "false"}[value]
     return str(value)
+
+
+def _inner(value: Any) -> str:
+    return f"{{ {pretty(value)} }}" if isinstance(value, dict) else pretty(value)
 
 
 _templates = Environment(
@@ -59,6 +64,7 @@ _templates.filters |= {
     "seconds": words.seconds,
     "size": words.size,
     "short": words.short,
+    "number_of": words.number_of,
     "pretty": pretty,
     "advice": advice.advice,
 }
@@ -107,7 +113,9 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
 
 
 def trouble(request: Request, sentence: str, *, status: int) -> Response:
-    return page(request, "trouble.html", status=status, sentence=sentence, todo=advice.advice(sentence))
+    came_from = urlsplit(request.headers.get("referer", ""))
+    back = local(came_from.path + (f"?{came_from.query}" if came_from.query else ""))
+    return page(request, "trouble.html", status=status, sentence=sentence, todo=advice.advice(sentence), return_to=back)
 
 
 def form(path: str, role: Role | None, act: Callable[[Request, FormData], Response], *, longest: int = 65536) -> Route:

@@ -40,3 +40,8 @@ def size(value: float) -> str:
 def short(uid: str) -> str:
     """The end of a UID, by which people tell studies apart."""
     return uid if len(uid) <= 20 else f"…{uid[-18:]}"
+
+
+def number_of(count: int, one: str) -> str:
+    """1 image, 2 images."""
+    return f"{count} {one}" if count == 1 else f"{count} {one}s"

@@ -150,6 +150,20 @@ class Models:
         shipped = [each.version for each in self.of(name) if each.is_shipped]
         return shipped[-1] if shipped else None
 
+    def in_force(self) -> dict[str, Installed | None]:
+        """Per model that is installed the version that pipelines go by; None: that one is not installed.
+
+        Raises:
+            ModelFault: If a card cannot be read.
+        """
+        told = self._active()
+        found: dict[str, Installed | None] = {}
+        for each in self.all():
+            wanted = told.get(each.name)
+            is_it = each.version == wanted[-1] if wanted else each.is_shipped
+            found[each.name] = each if is_it else found.get(each.name)
+        return found
+
     def card_of(self, name: str) -> Path | None:
         """The card that somebody has promoted; None: the pipeline's own.
 
