@@ -2,13 +2,13 @@
 
     .venv/bin/python benchmarks/load.py STUDIES [--share 0.1] [--speed 6]
 
-STUDIES holds wrapped sets, a folder each with an index.csv. In an hour come 120 X-ray, 50 ultrasound, 30 CT and 25 MR
-studies (GSTT's peak, as Project-MONAI/monai-deploy's performance tests took it, whose results were left open); under
-stress 180, 75, 45, 38. They come at random (a Poisson process, seeded) by dcmtk's storescu to a node with all its
-processes, embedded Redis and the pipelines that ship; Orthanc is the PACS. Each tenth CT and each fortieth X-ray is
-STAT. The hour is compressed by as much as keeps the device 70 % busy, by what the studies of a warm-up took.
-Latency: from a study's last image in the node to its evidence accepted by the PACS, quiet time included. Writes
-load.json and load.md beside this file.
+STUDIES holds wrapped sets, a folder each with an index.csv. In an hour come 120 X-ray, 50 ultrasound, 30 CT and 25
+MR studies (GSTT's peak, as Project-MONAI/monai-deploy's performance tests took it, whose results were left open);
+under stress 180, 75, 45, 38; --share plays a part of it. They come at random (a Poisson process, seeded) by dcmtk's
+storescu to a node with all its processes, embedded Redis and the pipelines that ship; Orthanc is the PACS. Each
+tenth CT and each fortieth X-ray is STAT. The hour is compressed by as much as keeps the device 70 % busy, by what a
+warm-up took. Latency: from a study's last image in the node to its evidence accepted by the PACS, quiet time
+included. Writes load.json and load.md beside this file.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def planned(counts: dict[str, int], studies: Path, folder: Path, *, seconds: flo
     for modality, count in counts.items():
         known = sources(studies, modality)
         for number in range(count):
-            is_stat = number % STAT_EACH.get(modality, count + 1) == STAT_EACH.get(modality, 0) - 1
+            is_stat = modality in STAT_EACH and number % STAT_EACH[modality] == 0
             place = folder / f"{modality}-{number}"
             uid = staged(known[(number + seed) % len(known)], place, is_stat=is_stat)
             # Of a Poisson process of which the number is known the times are uniform.
@@ -244,8 +244,8 @@ def hour(counts: dict[str, int], given: argparse.Namespace, folder: Path, seed: 
         return told | said(found, plan, seconds)
 
 
-def written(results: dict[str, dict[str, Any]], load: float) -> str:
-    lines = ["# An hour of a large hospital", ""]
+def written(results: dict[str, dict[str, Any]], load: float, share: float) -> str:
+    lines = [f"# {'An hour' if share == 1 else f'{share:.0%} of an hour'} of a large hospital", ""]
     for name, told in results.items():
         hurry = (
             f"{told['studies']} studies in {told['seconds']:.0f} s, {told['speed']:g} times as fast as they come there"
@@ -269,7 +269,7 @@ def written(results: dict[str, dict[str, Any]], load: float) -> str:
         "included; percentiles by nearest rank, so that below 100 studies 99 % is the longest. Two cores, no GPU,",
         f"shared (load {load:.0f}): what carries over is that all came back, and in which order.",
         "",
-        "    .venv/bin/python benchmarks/load.py STUDIES",
+        f"    .venv/bin/python benchmarks/load.py STUDIES{'' if share == 1 else f' --share {share:g}'}",
         "",
     ]
     return "\n".join(lines)
@@ -292,8 +292,10 @@ def main() -> None:
         if told["held"] != told["made"] or set(told["deliveries"]) != {"DELIVERED"}:
             wrong.append(name)
         load = os.getloadavg()[2]
-        given.out.with_suffix(".json").write_text(json.dumps({"load": round(load, 1), **results}, indent=1) + "\n")
-        given.out.with_suffix(".md").write_text(written(results, load))
+        given.out.with_suffix(".json").write_text(
+            json.dumps({"load": round(load, 1), "share": given.share, **results}, indent=1) + "\n"
+        )
+        given.out.with_suffix(".md").write_text(written(results, load, given.share))
     sys.exit(f"not all came back: {', '.join(wrong)}" if wrong else 0)
 
 

@@ -166,6 +166,6 @@ def test_whatever_is_asked_no_answer_is_a_fault_of_ours(home: Home, unhurried: s
         *("--generation-deterministic", "--suppress-health-check", "all"),
         *("--request-timeout", "120", "--no-color", "--warnings", "off", "-H", f"Authorization: Bearer {told}"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False, cwd=home.folder)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "Selected: 26/26" in done.stdout

@@ -221,7 +221,7 @@ class Provider:
                         raise Unavailable(f"{self._rules.provider} does not end its answer")
             told = json.loads(body)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            why = str(error) or type(error).__name__
+            why = str(error).rpartition("] ")[2].lower() or type(error).__name__  # without [Errno 111]
             raise Unavailable(
                 f"{self._rules.provider} does not answer: {why}; who has a local account signs in with that"
             ) from error
