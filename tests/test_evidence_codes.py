@@ -19,6 +19,7 @@ UNLISTED = {
     ("CTR", "99WETREAD"): "our own: the SNOMED concept is not in the dictionaries at hand, so it could not be checked",
     ("VOL_CHANGE", "99WETREAD"): "our own: no dictionary at hand has a change of volume between two studies",
     ("VOL_CHANGE_PCT", "99WETREAD"): "our own: the same in percent",
+    ("TextPosition", "99CS3D"): "of Cornerstone3D, for where a viewer writes what it says of an image",
     ("41898006", "SCT"): "a concept of SNOMED CT by a synonym of it: Erythrocyte",
     ("52501007", "SCT"): "a concept of SNOMED CT by a synonym of it: Leukocyte",
     ("16378004", "SCT"): "a concept of SNOMED CT: Platelet",

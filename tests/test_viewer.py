@@ -1,14 +1,13 @@
 """The evidence as a radiologist sees it: OHIF in Chromium, on a real Orthanc, and the outline lies where the mask is.
 
-OHIF is fetched by `make test` (deploy/setup/ohif.sh) where there is npm.
+Every pipeline on real studies: benchmarks/viewer.py. OHIF is fetched by `make test` (deploy/setup/ohif.sh)
+where there is npm.
 """
 
 from __future__ import annotations
 
-import io
-import re
-import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,62 +15,78 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from pydicom.dataset import Dataset
 
 from node import delivery
 from node.cli.viewer import beside
 from pipelines.study import Study
-from tests.findings import ALGORITHM, lesion, outlined, slices, study_of, written
-from tests.peers import ROOT, Orthanc, free_port, needs, orthanc
+from tests import viewing
+from tests.findings import image, lesion, outlined, slices, study_of, written
+from tests.peers import Orthanc, free_port, needs, orthanc
+from tests.viewing import OHIF
 
-OHIF = ROOT / ".cache" / "ohif-3.13.2" / "package" / "dist"
 pytestmark = [
     needs("Orthanc", "chromium"),
     pytest.mark.skipif(not (OHIF / "index.html").exists(), reason="OHIF is not here: `make test` fetches it with npm"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
 ]
-SIZE = 64
-ROWS, COLUMNS = slice(8, 24), slice(40, 60)  # of the outline: off the middle both ways, and not square
-FLAGS = (
-    "--no-sandbox",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--ignore-gpu-blocklist",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
+CASES = ("in space", "no size")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A study in the PACS, and its evidence on disk."""
+
+    study: Study
+    evidence: Path
+
+    @property
+    def ramp(self) -> NDArray[np.float64]:
+        header = self.study.series[0].header
+        return np.add.outer(np.arange(header.Rows), np.arange(header.Columns)) + 100.0
+
+
+def _images(name: str) -> list[Dataset]:
+    """A ramp, so that no turn or flip leaves it as it is."""
+    rows, columns = {"in space": (64, 64), "no size": (96, 130)}[name]
+    ramp = (600 + np.add.outer(np.arange(rows), np.arange(columns)) * 5).astype("<u2")
+    looks: dict[str, Any] = {"PixelData": ramp.tobytes(), "WindowCenter": "900", "WindowWidth": "1800"}
+    looks |= {"SeriesDescription": "RAMP", "Rows": rows, "Columns": columns}
+    uid = f"1.2.3.{CASES.index(name) + 10}"
+    looks |= {"StudyInstanceUID": uid, "SeriesInstanceUID": f"{uid}.1"}
+    is_placed = name != "no size"  # an ultrasound picture has no place in space either
+    made = slices(9, PixelSpacing=["1", "1"], **looks) if is_placed else [image(1, modality="US", **looks)]
+    for number, each in enumerate(made, start=1):
+        each.SOPInstanceUID = f"{uid}.1.{number}"
+    return made
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    ramp = (600 + np.add.outer(np.arange(SIZE), np.arange(SIZE)) * 5).astype("<u2")
-    looks = {"Rows": SIZE, "Columns": SIZE, "PixelData": ramp.tobytes(), "PixelSpacing": ["1", "1"]}
-    images = slices(6, **looks, WindowCenter="900", WindowWidth="1800", SeriesDescription="RAMP")
-    return study_of(images, tmp_path_factory.mktemp("images"))
+def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shown]:
+    found = {}
+    for name in CASES:
+        study = study_of(_images(name), tmp_path_factory.mktemp("images"))
+        series, evidence = study.series[0], tmp_path_factory.mktemp("evidence")
+        mask = np.zeros((len(series.frames), series.header.Rows, series.header.Columns), bool)
+        some = mask[1:8] if len(mask) > 1 else mask
+        some[:, 8:24, 18:30] = True  # off the middle both ways, and not square
+        written(outlined(series, lesion(mask)), study, evidence, job=f"job {name}")
+        found[name] = Shown(study, evidence)
+    return found
 
 
 @pytest.fixture(scope="module")
-def evidence(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("evidence")
-    mask = np.zeros((6, SIZE, SIZE), bool)
-    mask[1:5, ROWS, COLUMNS] = True
-    written(outlined(study.series[0], lesion(mask)), study, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def pacs(study: Study, evidence: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+def pacs(shown: dict[str, Shown], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     with orthanc(tmp_path_factory.mktemp("pacs")) as pacs:
-        files = [Path(each.filename) for each in study.series[0].instances]
         receiver = delivery.Destination(
             name="PACS", protocol="dimse", ae_title=pacs.aet, host=pacs.host, port=pacs.dicom_port,
             calling_ae_title="WETREAD",
         )  # fmt: skip
-        for answer in delivery.send(receiver, [delivery.outgoing(each) for each in [*files, *evidence.glob("*.dcm")]]):
-            assert answer.verdict == "delivered"
+        for each in shown.values():
+            files = [Path(image.filename) for image in each.study.series[0].instances]
+            objects = [delivery.outgoing(path) for path in [*files, *each.evidence.glob("*.dcm")]]
+            for answer in delivery.send(receiver, objects):
+                assert answer.verdict == "delivered"
         yield pacs
 
 
@@ -82,57 +97,40 @@ def address(pacs: Orthanc, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture(scope="module")
-def page(address: str, study: Study) -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
-        page = browser.new_page(viewport={"width": 1280, "height": 860})
-        page.set_default_timeout(120_000)
-        # the tour of a first visit would lie over everything
-        page.add_init_script("localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']))")
-        page.goto(f"{address}/viewer?StudyInstanceUIDs={study.uid}")
-        page.get_by_text("Confirm and hide").click()
-        page.get_by_text(re.compile(r"I:\d+ \(1/6\)")).wait_for()
-        yield page
-        browser.close()
+def chromium() -> Iterator[Any]:
+    pytest.importorskip("playwright.sync_api")
+    with viewing.browser() as chromium:
+        yield chromium
 
 
-def _viewport(page: Any) -> NDArray[np.int32]:
-    """(rows, columns, 3) of what is shown, without the line around it and the scroll bar."""
-    shown = Image.open(io.BytesIO(page.locator(".cornerstone-canvas").first.screenshot())).convert("RGB")
-    return np.asarray(shown, np.int32)[:, 4:-20]
+def test_the_segmentation_lies_where_the_mask_is(shown: dict[str, Shown], address: str, chromium: Any) -> None:
+    case = shown["in space"]
+    with viewing.opened(chromium, address, case.study.uid) as page:
+        viewing.load(page, "SEG")
+        where, overlay, pixels = viewing.place(page), viewing.overlay(page), viewing.canvas(page)
+    picture = where.on_canvas(case.ramp, overlay.shape)
+    bare = (picture > 0) & ~overlay
+    assert np.corrcoef(picture[bare], pixels[bare].mean(-1))[0, 1] > 0.8  # letters lie over it
+    assert min(viewing.agreement(overlay, viewing.drawn(case.evidence / "seg.dcm", where.sop), where)) > 0.98
 
 
-def _box(mask: NDArray[np.bool_], *, least: int) -> tuple[float, float, float, float]:
-    """Top, bottom, left, right of the rows and columns with so many pixels: letters and the scroll bar have fewer."""
-    rows, columns = np.flatnonzero(mask.sum(1) > least), np.flatnonzero(mask.sum(0) > least)
-    return rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-
-
-def _place_of_the_outline(page: Any) -> list[float]:
-    """Its box in shares of the picture: top, bottom, left, right."""
-    pixels = _viewport(page)
-    orange = pixels[..., 0] - pixels[..., 2] > 60
-    assert orange.sum() > 500, "no outline is shown"
-    top, bottom, left, right = _box(pixels.max(-1) > 40, least=400)
-    first, last, west, east = _box(orange, least=50)
-    return [(first - top) / (bottom - top), (last - top) / (bottom - top), (west - left) / (right - left),
-            (east - left) / (right - left)]  # fmt: skip
-
-
-def test_the_segmentation_lies_where_the_mask_is(page: Any) -> None:
-    page.get_by_text(f"{ALGORITHM.name}: outlines").first.dblclick()
-    page.get_by_role("button", name="Yes", exact=True).click()
-    page.get_by_text(re.compile(r"I:\d+ \([2-5]/6\)")).wait_for()
-    page.wait_for_timeout(5000)  # until it is drawn
-    wanted = [ROWS.start / SIZE, ROWS.stop / SIZE, COLUMNS.start / SIZE, COLUMNS.stop / SIZE]
-    assert _place_of_the_outline(page) == pytest.approx(wanted, abs=0.015)
-
-
-def test_the_report_opens_and_shows_its_number(page: Any, address: str, study: Study) -> None:
-    page.goto(f"{address}/viewer?StudyInstanceUIDs={study.uid}")
-    page.get_by_text(f"{ALGORITHM.name}: ").nth(1).dblclick()
-    page.get_by_text("41.2").first.wait_for()
+@pytest.mark.parametrize("name", CASES)
+def test_the_report_opens_and_shows_its_number_and_its_outline(
+    name: str, shown: dict[str, Shown], address: str, chromium: Any
+) -> None:
+    case = shown[name]
+    with viewing.opened(chromium, address, case.study.uid) as page:
+        viewing.load(page, "SR")
+        (words, is_readable), *_ = viewing.lines(page)
+        where, pixels = viewing.place(page), viewing.canvas(page)
+        (outline, *_) = viewing.outlines(page)
+    assert "41.2" in words
+    assert is_readable
+    assert pixels.std() > 10, "the viewport is empty"
+    mask = where.on_canvas(viewing.drawn(case.evidence / "seg.dcm", where.sop), pixels.shape[:2])
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    box = [*outline.min(0), *outline.max(0)]
+    assert box == pytest.approx([columns[0], rows[0], columns[-1], rows[-1]], abs=where.slack(case.ramp.shape[1]))
 
 
 def test_the_viewer_reads_and_nothing_else(address: str) -> None:

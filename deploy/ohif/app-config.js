@@ -3,7 +3,22 @@ window.config = {
   routerBasename: '/',
   extensions: [],
   modes: [],
-  customizationService: {},
+  customizationService: {
+    // OHIF writes the numbers of a finding over the image; here also what was found, by its name.
+    onBeforeSRAddMeasurement: {
+      $set: ({ measurement }) => {
+        const name = measurement.TrackingIdentifier;
+        const labels = measurement.labels.map(each =>
+          each.label === '363698007' ? { ...each, label: 'Finding site' } : each
+        );
+        if (name && !labels.some(each => each.label.startsWith(name))) {
+          labels.unshift({ label: name, value: '' });
+        }
+        measurement.labels = labels;
+        return measurement;
+      },
+    },
+  },
   showStudyList: true,
   maxNumberOfWebWorkers: 3,
   showLoadingIndicator: true,

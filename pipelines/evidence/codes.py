@@ -167,6 +167,7 @@ SOURCE_SERIES_FOR_SEGMENTATION = _code("121232", "DCM", "Source series for segme
 SOURCE_IMAGE_FOR_SEGMENTATION = _code("121233", "DCM", "Source image for segmentation", "TID 1410")
 SOURCE = _code("260753009", "SCT", "Source", "TID 320")
 SOURCE_OF_MEASUREMENT = _code("121112", "DCM", "Source of Measurement", "CID 7551")
+TEXT_POSITION = _code("TextPosition", "99CS3D", "Text Annotation Position", "TID 320")
 ORIGINAL_SOURCE = _code("111040", "DCM", "Original Source", "TID 1410")
 
 # the image library

@@ -4,13 +4,14 @@
 series. ``regions`` is what OHIF 3.13.2 survives. It takes the groups of one Tracking Unique Identifier together, and if
 one such set has no SCOORD the whole report fails to load. So a volumetric group has the outlines themselves, as regions
 on the source images, beside its numbers; the largest comes first, for OHIF shows the first. A number that has no
-outline is inferred from the whole of an image (TID 320), and what has neither goes into no group.
+outline is inferred from an image (TID 320), by the place on it where OHIF is to write it, and a comment says what was
+found, for OHIF writes numbers and comments. What has neither outline nor number goes into no group.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
@@ -35,21 +36,25 @@ class Writing:
     Attributes:
         drawn: Where the segments are.
         regions: ``regions`` or ``references`` (``pipelines.forms``).
+        rank: How many findings without an outline came before.
     """
 
     series: Series
     algorithm: Algorithm
     drawn: Drawn
     regions: str
+    rank: int = 0
 
 
 def groups(findings: Findings, tracks: Sequence[Track], writing: Writing) -> tuple[list[Dataset], list[Dataset]]:
     """The measurement groups, and the evaluations of what goes into no group."""
     written: list[Dataset] = []
     loose: list[Dataset] = []
+    rank = 0
     for finding, track in zip(findings.findings, tracks, strict=True):
-        made = list(_groups_of(finding, track, writing))
+        made = list(_groups_of(finding, track, replace(writing, rank=rank)))
         written += made
+        rank += not (finding.segment or finding.box)
         if not made:
             loose.append(evaluation(finding))
     return written, loose
@@ -69,7 +74,7 @@ def _groups_of(finding: Finding, track: Track, writing: Writing) -> Iterable[Dat
     elif finding.box:
         bodies = [("1410", [*_numbers(finding), regions.box(finding, writing.series).as_region()])]
     else:
-        bodies = _without_region(finding, writing)
+        bodies = _without_region(finding, track, writing)
     for template, body in bodies:
         yield content.container(codes.MEASUREMENT_GROUP, [*_said_of(finding, track, writing), *body], template=template)
 
@@ -142,19 +147,26 @@ def _segment(place: Placed, writing: Writing) -> Iterable[Dataset]:
         yield content.uid(codes.SOURCE_SERIES_FOR_SEGMENTATION, writing.series.uid)
 
 
-def _without_region(finding: Finding, writing: Writing) -> list[_Body]:
+def _without_region(finding: Finding, track: Track, writing: Writing) -> list[_Body]:
     """TID 1501 for what has no outline, as a class or something that is absent."""
     numbers = list(_numbers(finding))
     if writing.regions == "regions":
         if not numbers:
             return []
         for number in numbers:
-            source = regions.whole_image(finding, writing.series).as_source()
+            source = regions.title(finding, writing.series, writing.rank)
             number.ContentSequence = [source, *number.get("ContentSequence", ())]
+        numbers.append(content.words(codes.COMMENT, _in_words(finding, track, writing.algorithm)))
     frames = regions.judged_on(finding, writing.series) if finding.sop_uids else ()
     return [
         ("1501", [*numbers, *(content.image(codes.SOURCE_OF_MEASUREMENT, regions.reference(each)) for each in frames)])
     ]
+
+
+def _in_words(finding: Finding, track: Track, algorithm: Algorithm) -> str:
+    """What a reader has to see beside a number."""
+    answer = "present" if finding.present else "absent"
+    return f"{track.identifier}: {answer} (AI, not verified: {algorithm.name} {algorithm.version})"
 
 
 def _numbers(finding: Finding) -> Iterable[Dataset]:

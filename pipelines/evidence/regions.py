@@ -37,10 +37,6 @@ class Outline:
         """Image Region (111030) of TID 1410 and 1411."""
         return content.polygon(codes.IMAGE_REGION, self.polygon, reference(self.frame))
 
-    def as_source(self) -> Dataset:
-        """What a number was inferred from (TID 320)."""
-        return content.polygon(codes.SOURCE, self.polygon, reference(self.frame), content.INFERRED)
-
 
 def outlines(mask: NDArray[np.bool_], series: Series) -> list[Outline]:
     """The outer outlines of a mask (frames, rows, columns), the largest first: some viewers show one.
@@ -68,11 +64,17 @@ def box(finding: Finding, series: Series) -> Outline:
     return _rectangle(frames[0], *finding.box)
 
 
-def whole_image(finding: Finding, series: Series) -> Outline:
-    """The whole of the middle one of the images that a finding was judged on."""
+def title(finding: Finding, series: Series, rank: int) -> Dataset:
+    """What a number without an outline is inferred from (TID 320): the middle one of the images that it was judged on.
+
+    A mark at its left edge, one below the other by ``rank``: OHIF 3.13.2 writes a number to the right of the first
+    coordinates that it finds, and of an outline of the whole image that is beyond the screen.
+    """
     frames = judged_on(finding, series)
     frame = frames[len(frames) // 2]
-    return _rectangle(frame, 0, 0, number(frame.instance, "Columns") or 1, number(frame.instance, "Rows") or 1)
+    columns, rows = number(frame.instance, "Columns") or 1, number(frame.instance, "Rows") or 1
+    mark = _rectangle(frame, 0, rows * (0.06 + 0.1 * (rank % 9)), columns * 0.01, rows * 0.01)
+    return content.polygon(codes.TEXT_POSITION, mark.polygon, reference(frame), content.INFERRED)
 
 
 def judged_on(finding: Finding, series: Series) -> Sequence[Frame]:
