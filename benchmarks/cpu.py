@@ -6,7 +6,8 @@ DICOM: a folder with the sets as DICOM, as ``DICOM/head_ct_haemorrhage``. Each p
 it hands its networks is kept. Then, by turns in one run and with one thread: MONAI's ``sliding_window_inference`` over
 one window of those very images (a plain forward for classes), plain eager single precision; and our networks as the
 pipeline runs them. Seconds are of the thread, not of the clock, for machines that are shared; whole studies also by
-the clock, evidence included, loading excluded. Writes cpu.json and cpu.md beside this file.
+the clock, evidence included, loading excluded. Writes cpu.json and cpu.md
+beside this file. ``mr_brain``, which has an ensemble of its own, is not in here.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from node.settings import Settings
 from pipelines import reading, registry
 from pipelines.carded import Carded
-from pipelines.models.ensemble import Ensemble
 from pipelines.models.kinds import KINDS
 from pipelines.models.shipped import Networks, finest
 from pipelines.models.store import tensors_of
@@ -49,7 +49,6 @@ SETS = {
     "gm_cells": "nuclei_dsb2018",
     "mr_heart": "cine_mr_lv",
     "mr_hippocampus": "hippocampus_mri",
-    "mr_brain": "brain_mri_lgg",
 }
 
 
@@ -70,11 +69,10 @@ def seconds_of(act: Callable[[], Tensor]) -> tuple[float, Tensor]:
     return time.thread_time() - begun, found
 
 
-def networks_of(pipeline: Any) -> list[Networks | Ensemble]:
+def networks_of(pipeline: Any) -> list[Networks]:
     """Wherever the pipeline keeps them."""
     held = [pipeline, *vars(pipeline).values()]
     found = [each._networks for each in held if isinstance(each, Carded)]
-    found += [each for each in held if isinstance(each, Networks | Ensemble)]
     return list({id(each): each for each in found}.values())
 
 
@@ -150,7 +148,7 @@ def _outlines(net: Plain, part: Tensor) -> bool:
 
 def _masks(reference: Tensor, answer: Tensor) -> dict[str, Any]:
     """Dice of the outlines that the mean over the members gives."""
-    if answer.shape[2] > 1:
+    if answer.dim() == 6:  # volumes: each voxel is of one label; pictures have masks that may overlap
         one, other = (each.softmax(2).mean(0).argmax(1) > 0 for each in (reference, answer))
     else:
         one, other = (each.sigmoid().mean(0) > 0.5 for each in (reference, answer))
@@ -172,8 +170,7 @@ def measured(name: str, data: Path, *, most: int, rounds: int) -> dict[str, Any]
     images: dict[str, list[Tensor]] = {}
     held = networks_of(pipeline)
     for each in held:
-        if isinstance(each, Networks):
-            kept(each, images)
+        kept(each, images)
     walls, threads = [], []
     with tempfile.TemporaryDirectory() as out:
         for study in studies:
@@ -185,7 +182,7 @@ def measured(name: str, data: Path, *, most: int, rounds: int) -> dict[str, Any]
                 threads.append(time.thread_time() - spent)
     parts = [
         compared(each, role, torch.cat([x for x in given if x.shape[1:] == given[0].shape[1:]][:8])[:8], rounds)
-        for each in held if isinstance(each, Networks)
+        for each in held
         for role, given in images.items()
     ]  # fmt: skip
     return {

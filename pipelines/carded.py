@@ -18,8 +18,12 @@ class Carded:
     """
 
     def __init__(self, card: Path, *, device: str | None = None) -> None:
-        self.card = ModelCard.read(card)
+        self.card, self.card_file = ModelCard.read(card), card
         self._networks = Networks(self.card, card.with_suffix(".safetensors"), device=device)
+
+    @property
+    def networks(self) -> Networks:
+        return self._networks
 
     @property
     def device(self) -> str:

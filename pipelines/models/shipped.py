@@ -7,6 +7,7 @@ arguments, the digest of their tensors, and the operating points that the pipeli
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipelines.models.folding import folded, laid_out
 from pipelines.models.kinds import KINDS
 from pipelines.models.precision import half_pays
 from pipelines.models.store import DamagedWeights, tensors_of
@@ -86,7 +88,9 @@ class Networks:
             raise DamagedWeights(f"the weights {weights} are damaged: their SHA-256 is {digest}, not {card.sha256}")
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         tensors = tensors_of(weights)
+        self.card, self.weights = card, weights
         self._nets: dict[str, list[nn.Module]] = {}
+        self._halves: dict[str, list[nn.Module]] = {}
         self._beside = tensors
         for place, member in enumerate(card.members):
             self._nets.setdefault(member.role, []).append(self._made(member, f"{place}.", tensors))
@@ -98,13 +102,19 @@ class Networks:
             net.load_state_dict(own)
         except RuntimeError as error:
             raise DamagedWeights(f"the weights have no network {prefix}… of the kind {member.kind!r}") from error
-        net = net.eval().to(self.device)
-        is_flat = all(weight.dim() != 5 for weight in net.parameters())
-        return net.to(memory_format=torch.channels_last) if is_flat else net  # type: ignore[call-overload]
+        return laid_out(folded(net).to(self.device))
 
     def members(self, role: str) -> list[nn.Module]:
         """The networks of a role, for explanation and evaluation."""
         return self._nets[role]
+
+    def running(self, role: str) -> list[nn.Module]:
+        """Those that ``logits`` asks: in half precision where that pays, weights and all, for nothing is then cast."""
+        if not half_pays(self.device) or any(getattr(net, "reads_exactly", False) for net in self._nets[role]):
+            return self._nets[role]
+        if role not in self._halves:
+            self._halves[role] = [copy.deepcopy(net).bfloat16() for net in self._nets[role]]
+        return self._halves[role]
 
     def beside(self, role: str) -> dict[str, Tensor]:
         """Tensors of the file that belong to a role but to no network, as those of ``certainty.familiar``."""
@@ -114,11 +124,13 @@ class Networks:
     @torch.inference_mode()
     def logits(self, role: str, images: Tensor, *, batch: int = 16) -> Tensor:
         """float32 (members, N, …) of images (N, channels, …): what each member makes of them."""
-        out = []
+        out, nets = [], self.running(role)
+        kind = next(nets[0].parameters()).dtype
+        is_cast = kind == torch.float32 and half_pays(self.device)
         for part in torch.split(images, batch):
-            x = part.to(self.device)
-            with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=half_pays(self.device)):
-                out.append(torch.stack([finest(net(x)).float() for net in self._nets[role]]).cpu())
+            x = part.to(self.device, kind)
+            with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=is_cast):
+                out.append(torch.stack([finest(net(x)).float() for net in nets]).cpu())
         return torch.cat(out, dim=1)
 
 
