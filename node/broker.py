@@ -22,6 +22,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from node import log
 from node.errors import Unavailable
@@ -32,6 +34,8 @@ _START_SECONDS = 20.0
 _STOP_SECONDS = 10.0
 _LOCK_SECONDS = 5.0  # what a Redis whose parent was killed needs to close its files
 _LONGEST_PAUSE_SECONDS = 5.0
+# Who asks whether a broker answers wants to know it now: redis-py tries again by itself, with pauses of seconds.
+ONCE = Retry(NoBackoff(), 0)
 
 _events = log.get("broker")
 
@@ -243,7 +247,7 @@ class _Server:
 
 
 def _answering(path: Path, password: str) -> int:
-    client = redis.Redis(unix_socket_path=str(path), password=password, socket_timeout=2.0)
+    client = redis.Redis(unix_socket_path=str(path), password=password, socket_timeout=2.0, retry=ONCE)
     try:
         answer = client.info("server")
     except (redis.RedisError, OSError) as error:

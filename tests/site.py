@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 import time
@@ -26,6 +27,9 @@ from node.web.site import Model, Place, Site, disk_check
 from tests.findings import ALGORITHM, lesion, outlined, saved, slices, study_of, written
 from tests.ledgers import upgraded_file
 from tests.peers import free_port
+
+PATIENCE = 60.0  # seconds that a loaded machine may take to answer
+get, post = functools.partial(httpx.get, timeout=PATIENCE), functools.partial(httpx.post, timeout=PATIENCE)
 
 SCRIPT = "<script>alert(1)</script>"
 HOSTILE = f"{SCRIPT}^Eva"  # a patient's name, and what no page may ever run
@@ -216,7 +220,7 @@ def serving(home: Home, **others: Any) -> Iterator[str]:
     try:
         for _ in range(200):
             try:
-                httpx.get(f"{url}/health/live")
+                get(f"{url}/health/live")
                 break
             except httpx.ConnectError:
                 time.sleep(0.05)

@@ -23,7 +23,7 @@ from node.web.view import PAGES
 from node.web.watch import Watch
 from tests.databases import Cluster
 from tests.ledgers import cluster, cluster_template
-from tests.site import DEAD, FAILED, HELD, READ, UNROUTED, WAITING, Home, furnished, serving, site_of
+from tests.site import DEAD, FAILED, HELD, PATIENCE, READ, UNROUTED, WAITING, Home, furnished, serving, site_of
 
 __all__ = ["cluster", "cluster_template"]  # fixtures
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
@@ -53,7 +53,7 @@ def unhurried(home: Home) -> Iterator[str]:
 
 def test_the_trail_is_told_page_by_page_and_that_it_was_read(home: Home) -> None:
     with serving(home) as url:
-        api = httpx.Client(base_url=f"{url}/api/v1")
+        api = httpx.Client(base_url=f"{url}/api/v1", timeout=PATIENCE)
         api.post(f"/studies/{HELD}/release")
         api.post(f"/studies/{FAILED}/hold", json={"reason": "wrong side?"})
         newest, older = api.get("/audit", params={"limit": 1}).json(), api.get("/audit", params={"limit": 2}).json()
@@ -76,7 +76,7 @@ def test_the_trail_is_told_page_by_page_and_that_it_was_read(home: Home) -> None
 def test_what_a_purge_would_delete_is_shown_first(tmp_path: Path) -> None:
     home = furnished(tmp_path / "node")
     with serving(home) as url:
-        api = httpx.Client(base_url=f"{url}/api/v1", timeout=60)
+        api = httpx.Client(base_url=f"{url}/api/v1", timeout=PATIENCE)
         plan = api.get("/purge").json()
         assert (plan["deleted"], plan["studies"], plan["images"]) == (False, 1, 6)  # what was read and delivered
         assert api.post("/purge").status_code == 422
@@ -90,7 +90,7 @@ def test_what_a_purge_would_delete_is_shown_first(tmp_path: Path) -> None:
 
 def test_the_reading_order_and_the_drained_workers_are_told(home: Home) -> None:
     with serving(home) as url:
-        api = httpx.Client(base_url=f"{url}/api/v1")
+        api = httpx.Client(base_url=f"{url}/api/v1", timeout=PATIENCE)
         first = api.get("/triage").json()[0]
         assert (first["study"]["uid"], first["found"]) == (READ, ["Lesion, certainty 0.97"])
         api.post("/workers/there/cuda:0/drain", json={"reason": "a new driver"})

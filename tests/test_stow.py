@@ -45,7 +45,9 @@ class Site:
     stow: Stow
 
     def post(self, *parts: bytes, path: str = "", headers: dict[str, str] | None = None) -> httpx.Response:
-        return httpx.post(f"{self.url}/studies{path}", content=body(*parts), headers=HEADERS | (headers or {}))
+        return httpx.post(
+            f"{self.url}/studies{path}", content=body(*parts), headers=HEADERS | (headers or {}), timeout=60
+        )
 
     def lying(self) -> list[Path]:
         return sorted(self.spool.objects.glob("*/*.dcm"))

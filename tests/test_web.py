@@ -42,7 +42,22 @@ from node.web.site import disk_check
 from node.web.view import PAGES as VIEW_PAGES
 from node.web.watch import Watch
 from tests.peers import ROOT
-from tests.site import DEAD, FAILED, HELD, READ, SCRIPT, UNROUTED, WAITING, Home, furnished, serving, site_of
+from tests.site import (
+    DEAD,
+    FAILED,
+    HELD,
+    PATIENCE,
+    READ,
+    SCRIPT,
+    UNROUTED,
+    WAITING,
+    Home,
+    furnished,
+    get,
+    post,
+    serving,
+    site_of,
+)
 
 PASSWORD = "correct horse battery"
 PAGES = (*(path for path, _ in VIEW_PAGES), f"/studies/{READ}", f"/studies/{HELD}", "/sign-in")
@@ -80,7 +95,7 @@ def people(template: Home, home: Home) -> dict[Role, str]:
 
 def signed_in(url: str, name: str, password: str = PASSWORD) -> httpx.Client:
     """A browser that is signed in; its cookie is one for HTTPS alone, as loopback counts as safe for browsers."""
-    client = httpx.Client(base_url=url)
+    client = httpx.Client(base_url=url, timeout=PATIENCE)
     answer = client.post("/sign-in", data={"name": name, "password": password, "next": "/queue"})
     assert (answer.status_code, answer.headers["location"]) == (303, "/queue")
     cookie = answer.headers["set-cookie"]
@@ -94,24 +109,24 @@ def csrf(client: httpx.Client) -> str:
 
 
 def test_health_is_ready_when_every_check_is_well(site: str) -> None:
-    answer = httpx.get(f"{site}/health")
+    answer = get(f"{site}/health")
     assert answer.status_code == 200
     assert answer.json() == {"status": "ready", "checks": {"disk": "ok"}}
 
 
 def test_health_names_what_is_wrong_and_so_does_the_overview(home: Home) -> None:
     with serving(home, site=site_of(home, checks={"broker": lambda: "the broker does not answer"})) as url:
-        answer = httpx.get(f"{url}/health")
+        answer = get(f"{url}/health")
         assert answer.status_code == 503
         assert answer.json()["checks"]["broker"] == "the broker does not answer"
-        assert httpx.get(f"{url}/health/live").status_code == 200
-        text = httpx.get(url).text
+        assert get(f"{url}/health/live").status_code == 200
+        text = get(url).text
         assert "Something stands still" in text
         assert "start wetread up again" in text
 
 
 def test_metrics_count_what_the_ledger_holds(site: str) -> None:
-    text = httpx.get(f"{site}/metrics").text
+    text = get(f"{site}/metrics").text
     assert 'wetread_studies{state="held"} 1' in text
     assert 'wetread_deliveries{state="DEAD"} 1' in text
     assert 'wetread_check_ok{check="disk"} 1' in text
@@ -146,7 +161,7 @@ def test_a_full_disk_is_not_well(tmp_path: Path) -> None:
 
 
 def test_the_overview_says_what_is_to_be_done(site: str) -> None:
-    text = httpx.get(site).text
+    text = get(site).text
     for sentence in ("1 study is held", "1 job failed in the last 24 hours", "1 delivery was given up"):
         assert sentence in text
     assert text.count('<svg class="bars"') == 5
@@ -154,7 +169,7 @@ def test_the_overview_says_what_is_to_be_done(site: str) -> None:
 
 @pytest.mark.parametrize("path", PAGES)
 def test_no_page_runs_what_a_patient_is_called(site: str, path: str) -> None:
-    answer = httpx.get(site + path, follow_redirects=True)
+    answer = get(site + path, follow_redirects=True)
     assert answer.status_code == 200
     assert SCRIPT not in answer.text
     assert "&lt;script&gt;alert(1)" in answer.text or path != f"/studies/{READ}"
@@ -168,18 +183,18 @@ def test_no_page_runs_what_a_patient_is_called(site: str, path: str) -> None:
 
 
 def test_a_study_shows_its_steps_findings_and_what_to_do(site: str) -> None:
-    text = httpx.get(f"{site}/studies/{READ}").text
+    text = get(f"{site}/studies/{READ}").text
     for word in ("Arrives", "mr_brain reads", "Sent to PACS", "FLAIR abnormality", "41.2 ml", "97 %", "2 objects"):
         assert word in text
-    assert "not evaluated" in httpx.get(f"{site}/triage").text  # FAILED: silence is not an answer
-    assert "Raise worker.time_limit_seconds" in httpx.get(f"{site}/studies/{FAILED}").text
-    assert "Enable that SOP class there" in httpx.get(f"{site}/studies/{DEAD}").text
-    assert httpx.get(f"{site}/studies/1.2.3").status_code == 404
+    assert "not evaluated" in get(f"{site}/triage").text  # FAILED: silence is not an answer
+    assert "Raise worker.time_limit_seconds" in get(f"{site}/studies/{FAILED}").text
+    assert "Enable that SOP class there" in get(f"{site}/studies/{DEAD}").text
+    assert get(f"{site}/studies/1.2.3").status_code == 404
 
 
 def test_a_look_at_a_study_is_recorded_once_however_long_it_lasts(site: str, home: Home) -> None:
-    httpx.get(f"{site}/studies/{READ}")
-    httpx.get(f"{site}/studies/{READ}", headers={"x-live": "1"})
+    get(f"{site}/studies/{READ}")
+    get(f"{site}/studies/{READ}", headers={"x-live": "1"})
     (entry,) = home.trail.entries(study_uid=READ)
     assert entry.as_json()["who"][0] == {
         "name": "this machine",
@@ -208,7 +223,7 @@ def test_a_pipeline_is_switched_by_rest(home: Home, people: dict[Role, str]) -> 
     actions = Actions(home.ledger, home.trail, destinations=(), path=home.spool.path, pipelines=modes)
     with serving(home, site=site_of(home, actions=actions)) as url:
         told = {"authorization": f"Bearer {people[Role.ADMINISTRATOR]}"}
-        api = httpx.Client(base_url=f"{url}/api/v1", headers=told)
+        api = httpx.Client(base_url=f"{url}/api/v1", headers=told, timeout=PATIENCE)
         done = api.post("/pipelines/ct_head/switch", json={"mode": "shadow"}).json()
         assert (done["changed"], "in shadow" in done["done"]) == (True, True)
         assert {one["name"]: one["mode"] for one in api.get("/pipelines").json()} == {
@@ -217,14 +232,14 @@ def test_a_pipeline_is_switched_by_rest(home: Home, people: dict[Role, str]) -> 
         }
         assert api.post("/pipelines/ct_head/switch", json={"mode": "dark"}).status_code == 409
         assert api.post("/pipelines/ct_hed/switch", json={"mode": "off"}).status_code == 404
-        text = httpx.get(f"{url}/pipelines", headers=told).text
+        text = get(f"{url}/pipelines", headers=told).text
         assert '<span class="tag look">shadow</span>' in text
-        assert "What it reads." in httpx.get(f"{url}/pipelines/mr_brain", headers=told).text
+        assert "What it reads." in get(f"{url}/pipelines/mr_brain", headers=told).text
 
 
 def test_the_queue_is_filtered_searched_and_sorted(site: str) -> None:
     def jobs(query: str) -> list[str]:
-        return re.findall(r'<td data-name="Job" class="number">(\d+)', httpx.get(f"{site}/queue?{query}").text)
+        return re.findall(r'<td data-name="Job" class="number">(\d+)', get(f"{site}/queue?{query}").text)
 
     assert jobs("") == ["4", "3", "2", "1"]
     assert jobs("sort=oldest") == ["1", "2", "3", "4"]
@@ -233,7 +248,7 @@ def test_the_queue_is_filtered_searched_and_sorted(site: str) -> None:
     assert jobs("text=3&pipeline=mr_brain") == ["3"]
     assert jobs("pipeline=ct_head") == []
     assert jobs("pipeline=mr_brain&show=failed") == ["2"]
-    assert httpx.get(f"{site}/queue?sort=backwards").status_code == 400
+    assert get(f"{site}/queue?sort=backwards").status_code == 400
 
 
 def test_a_long_queue_is_turned_page_by_page(home: Home) -> None:
@@ -248,8 +263,8 @@ def test_a_long_queue_is_turned_page_by_page(home: Home) -> None:
                 )
             )
     with serving(home) as url:
-        first = httpx.get(f"{url}/studies").text
-        second = httpx.get(f"{url}/studies?first=50").text
+        first = get(f"{url}/studies").text
+        second = get(f"{url}/studies?first=50").text
     shown = [re.findall(r'href="/studies/([\d.]+)"', text) for text in (first, second)]
     assert [len(uids) for uids in shown] == [50, 16]
     assert not set(shown[0]) & set(shown[1])
@@ -260,7 +275,7 @@ def test_a_long_queue_is_turned_page_by_page(home: Home) -> None:
 def test_studies_stand_in_the_order_in_which_they_should_be_read(home: Home) -> None:
     def order(*rules: Rule) -> list[str]:
         with serving(home, site=site_of(home, triage=rules)) as url:
-            text = httpx.get(f"{url}/triage").text
+            text = get(f"{url}/triage").text
         assert ("raised" in text) == bool(rules)
         return re.findall(r'href="/studies/([\d.]+)"', text)
 
@@ -276,7 +291,7 @@ def test_studies_stand_in_the_order_in_which_they_should_be_read(home: Home) -> 
 
 
 def test_rules_are_tried_on_a_file_and_say_why_not(site: str, home: Home) -> None:
-    client = httpx.Client(base_url=site)
+    client = httpx.Client(base_url=site, timeout=PATIENCE)
     (file, *_) = sorted((home.folder / "sent" / READ).iterdir())
     answer = client.post("/rules", data={"csrf": csrf(client)}, files={"file": ("<b>.dcm", file.read_bytes())})
     assert answer.status_code == 200
@@ -291,8 +306,8 @@ def test_rules_are_tried_on_a_file_and_say_why_not(site: str, home: Home) -> Non
 
 
 def test_a_finding_is_shown_where_its_mask_lies(site: str) -> None:
-    (address,) = re.findall(r'<img src="([^"]+)" width', httpx.get(f"{site}/studies/{READ}").text)
-    answer = httpx.get(site + address, timeout=60)
+    (address,) = re.findall(r'<img src="([^"]+)" width', get(f"{site}/studies/{READ}").text)
+    answer = get(site + address, timeout=60)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
     pixels = np.asarray(Image.open(io.BytesIO(answer.content)), np.int32)
     assert pixels.shape == (512, 512, 3)
@@ -303,15 +318,15 @@ def test_a_finding_is_shown_where_its_mask_lies(site: str) -> None:
     )  # 64 pixels, drawn eight times as large
     assert (rows[0], rows[-1], columns[0], columns[-1]) == (12, 27.875, 30, 49.875)
     assert not amber[100:220, 250:390].any()  # an outline alone
-    assert httpx.get(f"{site}/studies/{READ}/pictures/1/7.png").status_code == 404
-    assert httpx.get(f"{site}/studies/{HELD}/pictures/1/0.png").status_code == 404  # another study's job
+    assert get(f"{site}/studies/{READ}/pictures/1/7.png").status_code == 404
+    assert get(f"{site}/studies/{HELD}/pictures/1/0.png").status_code == 404  # another study's job
 
 
 def test_the_audit_page_shows_who_did_what_and_that_it_was_read(site: str, home: Home) -> None:
-    httpx.get(f"{site}/studies/{READ}")
-    assert "this machine" in httpx.get(f"{site}/audit", params={"study": READ}).text
+    get(f"{site}/studies/{READ}")
+    assert "this machine" in get(f"{site}/audit", params={"study": READ}).text
     assert home.trail.entries(1)[0].event == "Audit Log Used"
-    assert httpx.get(f"{site}/audit", params={"before": "x"}).status_code == 400
+    assert get(f"{site}/audit", params={"before": "x"}).status_code == 400
 
 
 def test_what_workers_have_done_is_told_per_worker() -> None:
@@ -320,7 +335,7 @@ def test_what_workers_have_done_is_told_per_worker() -> None:
 
 
 def test_a_button_does_what_the_command_line_does_and_says_so(site: str, home: Home) -> None:
-    client = httpx.Client(base_url=site)
+    client = httpx.Client(base_url=site, timeout=PATIENCE)
     form = {"csrf": csrf(client), "subject": "2", "back": "/queue?show=failed"}
     answer = client.post("/act/retry", data=form)
     assert (answer.status_code, answer.headers["location"]) == (303, "/queue?show=failed")
@@ -333,7 +348,7 @@ def test_a_button_does_what_the_command_line_does_and_says_so(site: str, home: H
 
 
 def test_nothing_is_done_without_the_forms_token_or_for_another_site(site: str, home: Home) -> None:
-    client = httpx.Client(base_url=site)
+    client = httpx.Client(base_url=site, timeout=PATIENCE)
     good = {"csrf": csrf(client), "subject": HELD, "back": "//evil.example/"}
     for data, headers in (
         ({**good, "csrf": "x"}, {}),
@@ -349,14 +364,14 @@ def test_nothing_is_done_without_the_forms_token_or_for_another_site(site: str, 
 
 
 def test_a_name_that_is_not_ours_is_refused(site: str, home: Home) -> None:
-    assert httpx.get(site, headers={"host": "evil.example"}).status_code == 400
+    assert get(site, headers={"host": "evil.example"}).status_code == 400
     with serving(home, hosts=("wetread.example",)) as url:
-        assert httpx.get(url, headers={"host": "wetread.example:8114"}).status_code == 200
+        assert get(url, headers={"host": "wetread.example:8114"}).status_code == 200
 
 
 def test_without_users_nobody_from_elsewhere_is_let_in(site: str) -> None:
-    assert httpx.get(site).status_code == 200
-    assert httpx.get(site, headers={"x-forwarded-for": "10.1.2.3"}).status_code == 403  # a proxy that says for whom
+    assert get(site).status_code == 200
+    assert get(site, headers={"x-forwarded-for": "10.1.2.3"}).status_code == 403  # a proxy that says for whom
 
 
 def test_every_route_has_a_role_and_refuses_each_lower_one(home: Home, people: dict[Role, str]) -> None:
@@ -390,14 +405,14 @@ def test_every_route_has_a_role_and_refuses_each_lower_one(home: Home, people: d
                         asked += 1
                 told = {"authorization": f"Bearer {people[role]}"}
                 assert httpx.request(method, url + path, headers=told, timeout=60).status_code not in (401, 403), path
-        assert httpx.get(f"{url}/openapi.json").status_code == 404
-        assert httpx.get(f"{url}/docs").status_code == 404
+        assert get(f"{url}/openapi.json").status_code == 404
+        assert get(f"{url}/docs").status_code == 404
     assert asked > 2 * len(BUTTONS)  # by form and by REST
 
 
 def test_somebody_signs_in_acts_and_signs_out(home: Home, people: dict[Role, str]) -> None:
     with serving(home) as url:
-        assert httpx.get(f"{url}/studies/{HELD}").headers["location"] == f"/sign-in?next=%2Fstudies%2F{HELD}"
+        assert get(f"{url}/studies/{HELD}").headers["location"] == f"/sign-in?next=%2Fstudies%2F{HELD}"
         anna = signed_in(url, "operator")
         token = csrf(anna)
         assert anna.post("/act/release", data={"csrf": token, "subject": HELD, "back": "/"}).status_code == 303
@@ -417,7 +432,7 @@ def test_somebody_signs_in_acts_and_signs_out(home: Home, people: dict[Role, str
 def test_a_password_is_not_guessed(home: Home, people: dict[Role, str]) -> None:
     with serving(home) as url:
         codes = [
-            httpx.post(f"{url}/sign-in", data={"name": name, "password": "x" * 12}).status_code
+            post(f"{url}/sign-in", data={"name": name, "password": "x" * 12}).status_code
             for name in ("viewer", "nobody", *["viewer"] * 5)
         ]
     assert codes == [403, 403, 403, 403, 403, 403, 429]
@@ -448,7 +463,7 @@ def test_accounts_are_kept_as_digests_for_their_owner_alone(tmp_path: Path) -> N
 def test_accounts_that_cannot_be_read_let_nobody_in(home: Home) -> None:
     (home.folder / "accounts.json").write_text("{")
     with serving(home) as url:
-        assert httpx.get(url).status_code == 503
+        assert get(url).status_code == 503
 
 
 def test_a_session_ends_when_it_is_idle_and_a_live_page_keeps_none_awake() -> None:
@@ -521,13 +536,13 @@ def test_bars_are_as_high_as_their_numbers() -> None:
 
 
 def test_static_files_are_those_of_the_package_and_no_others(site: str) -> None:
-    assert {name for name in STATIC if httpx.get(f"{site}/static/{name}").status_code == 200} == set(STATIC)
+    assert {name for name in STATIC if get(f"{site}/static/{name}").status_code == 200} == set(STATIC)
     for path in ("..%2fapp.py", "%2e%2e/app.py", "nothing.js"):
-        assert httpx.get(f"{site}/static/{path}").status_code == 404
+        assert get(f"{site}/static/{path}").status_code == 404
 
 
 def test_rest_tells_what_the_pages_show(site: str) -> None:
-    api = httpx.Client(base_url=f"{site}/api/v1")
+    api = httpx.Client(base_url=f"{site}/api/v1", timeout=PATIENCE)
     assert api.get("/overview").json()["counts"]["studies"]["held"] == 1
     assert [job["id"] for job in api.get("/jobs", params={"state": "FAILED"}).json()] == [2]
     assert api.get("/jobs/1").json()["runs"][0]["findings"][0]["segment"] == "FLAIR abnormality"
@@ -547,7 +562,7 @@ def test_rest_tells_what_the_pages_show(site: str) -> None:
 def test_rest_does_what_the_command_line_does(home: Home, people: dict[Role, str]) -> None:
     with serving(home) as url:
         told = {"authorization": f"Bearer {people[Role.ADMINISTRATOR]}"}
-        api = httpx.Client(base_url=f"{url}/api/v1", headers=told)
+        api = httpx.Client(base_url=f"{url}/api/v1", headers=told, timeout=PATIENCE)
         done = api.post("/jobs/4/priority", json={"priority": 0}).json()
         assert done == {"done": "job 4 has priority 0 now", "changed": True}
         assert home.ledger.job(4).priority == 0
@@ -571,7 +586,7 @@ def test_rest_does_what_the_command_line_does(home: Home, people: dict[Role, str
 def test_a_token_that_has_expired_says_so(home: Home, people: dict[Role, str]) -> None:
     old = home.accounts.add_token("old", Role.VIEWER, expires=time.time() - 1)
     with serving(home) as url:
-        answer = httpx.get(f"{url}/api/v1/jobs", headers={"authorization": f"Bearer {old}"})
+        answer = get(f"{url}/api/v1/jobs", headers={"authorization": f"Bearer {old}"})
     assert answer.status_code == 401
     assert "expired" in json.loads(answer.text)["detail"]
 
@@ -579,5 +594,5 @@ def test_a_token_that_has_expired_says_so(home: Home, people: dict[Role, str]) -
 def test_an_audit_trail_that_cannot_be_written_lets_nobody_look(home: Home) -> None:
     with serving(home) as url:
         (home.folder / "audit").write_text("not a folder")
-        assert httpx.get(f"{url}/studies/{READ}").status_code == 503
-        assert httpx.get(f"{url}/queue").status_code == 200
+        assert get(f"{url}/studies/{READ}").status_code == 503
+        assert get(f"{url}/queue").status_code == 200

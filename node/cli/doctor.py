@@ -119,7 +119,8 @@ def _redis(settings: Settings) -> Iterator[Line]:
         from redis import Redis
 
         try:
-            Redis.from_url(settings.node.broker.replace("redis+socket://", "unix://"), socket_timeout=3).ping()
+            address = settings.node.broker.replace("redis+socket://", "unix://")
+            Redis.from_url(address, socket_timeout=3, retry=broker.ONCE).ping()
             yield Line("broker", "the named Redis answers")
         except Exception as error:
             yield Line("broker", str(error), "is the server up, and node.broker right?")

@@ -195,7 +195,8 @@ def _checks(settings: Settings, ledger: Ledger) -> dict[str, Check]:
             broker.server_id(node.folder)
         else:
             # Celery's name for a unix socket is not redis-py's
-            Redis.from_url(node.broker.replace("redis+socket://", "unix://"), socket_timeout=3).ping()
+            address = node.broker.replace("redis+socket://", "unix://")
+            Redis.from_url(address, socket_timeout=3, retry=broker.ONCE).ping()
 
     def listener_answers() -> None:
         bound = ip_address(node.bind)
