@@ -86,7 +86,7 @@ def site(tmp_path: Path, options: StowOptions) -> Iterator[Site]:
         spool.path,
         tmp_path,
     )
-    served = WebOptions("127.0.0.1", port, shown, Accounts(tmp_path / "accounts.json"), stow)
+    served = WebOptions("127.0.0.1", port, shown, Accounts(tmp_path / "accounts.json"), stow=stow)
     thread = threading.Thread(target=serve, args=(served, stop), name="site", daemon=True)
     thread.start()
     for _ in range(200):
