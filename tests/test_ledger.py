@@ -349,11 +349,11 @@ def test_a_damaged_file_is_unavailable(tmp_path: Path) -> None:
 
 def test_a_thousand_arrivals_are_written_down_within_a_second(ledger: Ledger) -> None:
     seconds = []
-    for attempt in range(3):  # the best of three: the machine may have something else to do
+    for attempt in range(5):  # the best of five: the machine may have something else to do
         began = time.perf_counter()
         record(ledger, *(arrival(number, study=f"1.2.{attempt}.{number % 10}") for number in range(1000)))
         seconds.append(time.perf_counter() - began)
-    assert ledger.overview().instances == 3000
+    assert ledger.overview().instances == 5000
     assert min(seconds) < 1
 
 
