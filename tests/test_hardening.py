@@ -344,6 +344,18 @@ def test_without_processes_the_listener_goes_on_in_threads(tmp_path: Path) -> No
             assert sender.release() == 6
 
 
+def test_an_association_handed_to_a_process_that_dies_before_taking_it_is_served(tmp_path: Path) -> None:
+    with listener_process(tmp_path) as (process, port):
+        (forking,) = psutil.Process(process.pid).children()
+        forking.suspend()
+        with Raw(port) as sender:
+            assert sender.accepted
+            time.sleep(0.2)  # the handover is waiting
+            forking.kill()
+            assert sender.store(encoded(ct(1)), sop_uid="1.2.3.4.1") == 0
+            assert sender.release() == 6
+
+
 def test_no_process_outlives_the_listener(tmp_path: Path) -> None:
     with listener_process(tmp_path) as (process, port), Raw(port) as sender:
         assert sender.store(encoded(ct(1)), sop_uid="1.2.3.4.1") == 0

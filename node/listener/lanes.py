@@ -18,6 +18,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import IO
 
 from node import log
 from node.listener.commitment import CommitmentReport
@@ -26,6 +27,7 @@ from node.spool import Arrival
 
 _LONGEST_HANDOVER = 128 << 10  # 128 contexts have about 20 KiB
 _MOST_FILES = 1 << 20
+_TAKEN = b"\1"  # the first that a process says of the association that it was handed
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG, prctl(2)
 _events = log.get("listener")
 
@@ -92,7 +94,14 @@ class Lanes:
             return None
         finally:
             to_child.close()
-        return _reported(reports)
+        lines = reports.makefile("rb")
+        reports.close()  # lines keeps the socket open
+        with contextlib.suppress(ConnectionError):
+            if lines.read(1) == _TAKEN:
+                return _reported(lines)
+        lines.close()
+        _events.error("no process for an association", reason="the forking process died before it took it")
+        return None
 
     def close(self) -> None:
         """No more; associations that still stand are cut off."""
@@ -104,8 +113,8 @@ class Lanes:
             os.waitpid(self._pid, 0)
 
 
-def _reported(reports: socket.socket) -> Iterator[Arrival | CommitmentReport]:
-    with reports, reports.makefile("rb") as lines, contextlib.suppress(EOFError, ConnectionError, pickle.PickleError):
+def _reported(lines: IO[bytes]) -> Iterator[Arrival | CommitmentReport]:
+    with lines, contextlib.suppress(EOFError, ConnectionError, pickle.PickleError):
         while True:
             yield pickle.load(lines)  # noqa: S301 - written by a process of our own
 
@@ -144,6 +153,7 @@ def _serve_one(
     try:
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
         with socket.socket(fileno=fds[0]) as connection, socket.socket(fileno=fds[1]) as reports:
+            reports.sendall(_TAKEN)
             # A listener that is gone cannot tell the ledger: then the sender gets no answer either.
             converse(connection, pickle.loads(message), lambda arrival: reports.sendall(pickle.dumps(arrival)))  # noqa: S301
     except Exception as fault:
