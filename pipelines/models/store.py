@@ -1,4 +1,7 @@
-"""Weights on disk: safetensors in half precision, never a pickle. It knows names of tensors, not what they are for."""
+"""Weights on disk: safetensors in half precision or eight bits, never a pickle.
+
+It knows names of tensors, not what they are for.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from pipelines.models.eighths import restored
 from pipelines.models.foreign import Origin, as_ours, checkpoint, refuse_strangers
 
 
@@ -35,7 +39,9 @@ def tensors_of(file: Path) -> dict[str, torch.Tensor]:
         DamagedWeights: If the file cannot be read.
     """
     try:
-        tensors = load_file(file)
+        tensors = restored(load_file(file))
+    except KeyError as error:
+        raise DamagedWeights(f"the weights {file} lack {error}") from error
     except (OSError, SafetensorError) as error:
         raise DamagedWeights(f"the weights {file} cannot be read: {str(error).splitlines()[0]}") from error
     return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}

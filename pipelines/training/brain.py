@@ -15,8 +15,9 @@ from pipelines.models.precision import half_pays
 from pipelines.models.unet import NETWORKS
 from pipelines.training.batches import Sampler
 from pipelines.training.cases import Case, split
-from pipelines.training.loop import Options, device_of
+from pipelines.training.loop import Options
 from pipelines.training.metrics import dice
+from pipelines.training.placing import device_of
 
 
 @dataclass(frozen=True, eq=False)

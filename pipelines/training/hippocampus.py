@@ -16,8 +16,9 @@ from pipelines.models.kinds import KINDS
 from pipelines.models.unet3d import probabilities
 from pipelines.mr_hippocampus import LABELS
 from pipelines.training.cases import fold_of
-from pipelines.training.loop import Options, device_of
+from pipelines.training.loop import Options
 from pipelines.training.metrics import dice
+from pipelines.training.placing import device_of
 from pipelines.training.volumes import Volume
 
 PATCH = (32, 48, 32)  # voxels; a volume has about 35 × 50 × 35

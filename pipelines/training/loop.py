@@ -21,8 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.models import store
+from pipelines.models.folding import laid_out
 from pipelines.models.foreign import Origin
 from pipelines.models.precision import half_pays
+from pipelines.training.placing import keep_freed, moved
 
 
 class OtherRun(ValueError):
@@ -158,6 +160,7 @@ def fit(
         OtherRun: If the checkpoint to resume is of a run with another network, fold, seed or batch.
         RefusedWeights: If ``init`` cannot be started from.
     """
+    keep_freed()
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, weights, best = out / "checkpoint.pt", out / "weights.safetensors", out / "best.safetensors"
     goes_on = resume and checkpoint.exists()
@@ -232,7 +235,7 @@ def _start(task: Task, options: Options, init: Path | str | None, given: Collect
     if given is None:
         given = store.initialise(net, init) if init else frozenset()
         digest = Origin.parse(str(init)).digest if init else ""
-    net.to(options.device)
+    laid_out(net.to(options.device))
     groups = [
         {"params": [p for name, p in net.named_parameters() if (name in given) == known], "scale": scale}
         for known, scale in ((False, 1.0), (True, options.encoder_rate / options.rate))
@@ -277,16 +280,6 @@ def _one_step(state: _State, task: Task, options: Options) -> float:
             if not a.is_floating_point():
                 a.copy_(b)
     return float(loss.detach())
-
-
-def moved(held: Any, device: str) -> Any:
-    """Tensors, and tuples of them, to a device."""
-    return tuple(moved(each, device) for each in held) if isinstance(held, tuple) else held.to(device)
-
-
-def device_of(net: nn.Module) -> torch.device:
-    """Where the network is, and what it takes must be."""
-    return next(net.parameters()).device
 
 
 def _check(state: _State, task: Task, facts: dict[str, str], best: Path) -> float | None:

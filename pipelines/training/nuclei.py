@@ -21,8 +21,9 @@ from pipelines.models.unet import ResidualUNet
 from pipelines.nuclei import MULTIPLE, Nucleus, Rule, merged, mirrored, numbered, shown
 from pipelines.training.calibrate import certainty_fit
 from pipelines.training.labelled import LabelledPicture
-from pipelines.training.loop import Options, device_of
+from pipelines.training.loop import Options
 from pipelines.training.matching import Box, Counts, counts, matched
+from pipelines.training.placing import device_of
 from pipelines.training.warp import Warp, tint
 
 ARGS: dict[str, Any] = {"channels": 3, "widths": [32, 64, 96, 128], "outputs": 2}  # of the network

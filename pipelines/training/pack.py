@@ -17,8 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipelines.imaging import CANVAS, CHANNELS, LIMIT, MARGIN, SEQUENCES
+from pipelines.models.eighths import SCALE
 from pipelines.models.shipped import Member
 
+# The variance of a batch norm can be beyond 65,504, the largest number of half precision; a scale below its least.
+_EXACT = ("running_mean", "running_var", SCALE)
 LARGEST = 20 * 1024 * 1024  # bytes that the project ships for one pipeline
 
 
@@ -92,7 +95,7 @@ def pack_roles(
     name: str,
     version: str,
 ) -> Path:
-    """Write ``card`` as ``shipped.ModelCard`` reads it, and the weights beside it in half precision.
+    """Write ``card`` as ``shipped.ModelCard`` reads it, and the weights beside it, in half precision where not in less.
 
     Args:
         tensors: Those of the first member are named ``0.…``, of the second ``1.…``.
@@ -102,7 +105,7 @@ def pack_roles(
         ValueError: If they are too large together to be shipped.
     """
     halves = {
-        key: (value.half() if value.is_floating_point() and "running" not in key else value).contiguous()
+        key: (value.half() if value.is_floating_point() and not key.endswith(_EXACT) else value).contiguous()
         for key, value in tensors.items()
     }
     weights = _save(halves, card.with_suffix(".safetensors"), name, version)

@@ -16,8 +16,9 @@ from pipelines.models.shipped import finest
 from pipelines.training.augment import Augment, augmented
 from pipelines.training.brain import outline_loss
 from pipelines.training.examples import Examples
-from pipelines.training.loop import Options, device_of
+from pipelines.training.loop import Options
 from pipelines.training.metrics import auroc, dice
+from pipelines.training.placing import device_of
 
 
 @dataclass(frozen=True, eq=False)

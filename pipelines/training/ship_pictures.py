@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipelines.models.certainty import STRANGEST, familiar, probabilities
+from pipelines.models.eighths import restored, rounded
 from pipelines.models.shipped import Member
 from pipelines.models.store import tensors_of
 from pipelines.training import calibrate
@@ -62,20 +62,31 @@ def main() -> None:
     parser.add_argument("--part", nargs="+", action="append", required=True, metavar="ROLE DATA LABELS FOLD=WEIGHTS")
     parser.add_argument("--card", type=Path, required=True, help="the JSON card to write; the weights lie beside it")
     parser.add_argument("--version", default="1.0.0")
+    parser.add_argument("--eight-bits", action="store_true", help="half as large; the folds judge the rounded weights")
     parser.add_argument("--split", action="append", help="splits that the members were trained on; default: train")
     args = parser.parse_args()
     try:
         parts = [Part(role, Path(data), Path(labels), members_of(rest)) for role, data, labels, *rest in args.part]
-        said = ship(args.pipeline, parts, args.card, version=args.version, splits=args.split or ("train",))
+        splits = args.split or ("train",)
+        said = ship(args.pipeline, parts, args.card, version=args.version, splits=splits, eight_bits=args.eight_bits)
     except ValueError as error:
         parser.error(str(error))
     print(json.dumps(said, indent=1))  # noqa: T201
 
 
 def ship(
-    pipeline: str, parts: Sequence[Part], card: Path, *, version: str, splits: Collection[str] = ("train",)
+    pipeline: str,
+    parts: Sequence[Part],
+    card: Path,
+    *,
+    version: str,
+    splits: Collection[str] = ("train",),
+    eight_bits: bool = False,
 ) -> dict[str, Any]:
     """Write ``card`` and the weights beside it, and give what the folds said of each role.
+
+    Args:
+        eight_bits: Ship the weights rounded (``pipelines.models.eighths``), and judge them so.
 
     Raises:
         ValueError: If the file would be too large to be shipped.
@@ -86,9 +97,10 @@ def ship(
     said: dict[str, Any] = {}
     for part in parts:
         tasks = {fold: _task(pipeline, part, fold, splits) for fold in part.members}
-        nets = {fold: _net(tasks[fold], weights) for fold, weights in part.members.items()}
+        nets: dict[int, nn.Module] = {}
         for fold, weights in part.members.items():
-            own = load_file(weights)
+            own = rounded(tensors_of(weights)) if eight_bits else tensors_of(weights)
+            nets[fold] = _net(tasks[fold], restored(own))
             tensors |= {f"{len(members)}.{name}": value for name, value in own.items()}
             members.append(Member(part.role, tasks[fold].kind, tasks[fold].args))
         points[part.role], said[part.role], beside = _points(tasks, nets)
@@ -107,9 +119,9 @@ def _task(pipeline: str, part: Part, fold: int, splits: Collection[str]) -> Clas
     return task
 
 
-def _net(task: Classify | Outline | Judged, weights: Path) -> nn.Module:
+def _net(task: Classify | Outline | Judged, tensors: dict[str, Tensor]) -> nn.Module:
     net = task.network()
-    net.load_state_dict(tensors_of(weights))
+    net.load_state_dict(tensors)
     return net.eval()
 
 

@@ -19,8 +19,9 @@ from pipelines.models.detector import SqueezeDetector
 from pipelines.smears import CANVAS, CLASSES, STRIDE, Cell, Rule, Shown, cells, merged, mirrored, shown
 from pipelines.training.calibrate import certainty_fit
 from pipelines.training.labelled import LabelledPicture
-from pipelines.training.loop import Options, device_of
+from pipelines.training.loop import Options
 from pipelines.training.matching import Box, Counts, counts, matched
+from pipelines.training.placing import device_of
 from pipelines.training.warp import tint
 
 ARGS: dict[str, Any] = {"classes": len(CLASSES), "width": 48}  # of the network

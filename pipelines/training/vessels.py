@@ -17,8 +17,9 @@ from pipelines.models.shipped import finest
 from pipelines.models.unet import ResidualUNet
 from pipelines.training.brain import outline_loss
 from pipelines.training.labelled import LabelledPicture
-from pipelines.training.loop import Options, device_of
+from pipelines.training.loop import Options
 from pipelines.training.metrics import dice
+from pipelines.training.placing import device_of
 from pipelines.training.warp import Warp
 
 ARGS: dict[str, Any] = {"channels": 3, "widths": [32, 64, 128], "outputs": 1}  # of the network
