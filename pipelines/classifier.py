@@ -80,20 +80,24 @@ class Classifier(Carded):
 
     def judge(self, shown: Iterable[Picture]) -> list[Judged]:
         """Each instance, in the order of the pictures."""
+        found: dict[str, Judged] = {}
+        for each in self.judge_frames(shown):
+            before = found.get(each.sop_uid, each)
+            most = tuple(map(max, before.chances, each.chances))
+            found[each.sop_uid] = Judged(each.sop_uid, most, min(before.strange, each.strange))
+        return list(found.values())
+
+    def judge_frames(self, shown: Iterable[Picture]) -> list[Judged]:
+        """Each picture by itself, also where an instance has several."""
         seen = [(picture.sop_uid, self._look.at(picture.pixels).image) for picture in shown]
         images = torch.stack([image for _, image in seen])
         chances, strange = self.chances(images).tolist(), self.strangeness(images).tolist()
-        found: dict[str, Judged] = {}
-        for (uid, _), row, far in zip(seen, chances, strange, strict=True):
-            before = found.get(uid, Judged(uid, tuple(row), far))
-            most = tuple(map(max, before.chances, row))
-            found[uid] = Judged(uid, most, min(before.strange, far))
-        return list(found.values())
+        return [Judged(uid, tuple(row), far) for (uid, _), row, far in zip(seen, chances, strange, strict=True)]
 
     def read(
         self, found: Sequence[Series], say: Callable[[Sequence[Judged]], Iterable[Finding]]
     ) -> tuple[Findings, ...]:
-        """A run for each series that can be read; those that cannot are named in the notes of the first.
+        """A run for each series that can be read, as ``each_of`` has it.
 
         Args:
             say: What to make of the images of one series.
@@ -101,19 +105,16 @@ class Classifier(Carded):
         Raises:
             WithheldStudy: If none can be read: undecodable, or unlike the pictures of the training.
         """
-        runs: list[Findings] = []
-        refused: list[tuple[Series, WithheldStudy]] = []
-        for series in found:
-            try:
-                judged, notes, stages = self._usual(series)
-            except WithheldStudy as reason:
-                refused.append((series, reason))
-                continue
-            runs.append(Findings(series, tuple(say(judged)), (series,), tuple(notes), self.device, stages))
-        if not runs:
-            raise refused[0][1]
-        said = [f"series {series.description or series.uid} was not read: {reason}" for series, reason in refused]
-        return (replace(runs[0], notes=(*runs[0].notes, *said)), *runs[1:])
+        return each_of(found, lambda series: self.read_one(series, say))
+
+    def read_one(self, series: Series, say: Callable[[Sequence[Judged]], Iterable[Finding]]) -> Findings:
+        """The images of one series, each by itself.
+
+        Raises:
+            WithheldStudy: If it cannot be read.
+        """
+        judged, notes, stages = self._usual(series)
+        return Findings(series, tuple(say(judged)), (series,), tuple(notes), self.device, stages)
 
     def _usual(self, series: Series) -> tuple[list[Judged], list[str], dict[str, float]]:
         """What can be judged of a series, sentences that a reader must know, and seconds per stage."""
@@ -194,6 +195,25 @@ class Classifier(Carded):
         found = seen.back(total.relu())
         most = found.max(axis=(1, 2), keepdims=True)
         return np.asarray(np.divide(found, most, out=np.zeros_like(found), where=most > 0).clip(0, 1))
+
+
+def each_of(found: Sequence[Series], one: Callable[[Series], Findings]) -> tuple[Findings, ...]:
+    """A run for each series that can be read; those that cannot are named in the notes of the first.
+
+    Raises:
+        WithheldStudy: If none can be read.
+    """
+    runs: list[Findings] = []
+    refused: list[tuple[Series, WithheldStudy]] = []
+    for series in found:
+        try:
+            runs.append(one(series))
+        except WithheldStudy as reason:
+            refused.append((series, reason))
+    if not runs:
+        raise refused[0][1]
+    said = [f"series {series.description or series.uid} was not read: {reason}" for series, reason in refused]
+    return (replace(runs[0], notes=(*runs[0].notes, *said)), *runs[1:])
 
 
 def by_shape(pairs: Sequence[tuple[int, NDArray[np.float32]]]) -> list[list[tuple[int, NDArray[np.float32]]]]:

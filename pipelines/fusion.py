@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from pipelines.geometry import SAME_POSITION, heights
 from pipelines.study import Series
 
 _Pixel = TypeVar("_Pixel", np.float32, np.bool_)
@@ -87,6 +88,31 @@ def onto(series: Series, target: Series) -> tuple[NDArray[np.float32], NDArray[n
         ndimage.map_coordinates(volume, np.clip(index, 0.0, last), output=out[place], order=1, mode="nearest")
     out[~covered] = 0.0
     return out, covered
+
+
+def shown_on(mask: NDArray[np.bool_], drawn_on: Series, series: Series) -> NDArray[np.intp] | None:
+    """How many voxels of a mask lie in each frame of another series, whatever the two orientations.
+
+    A voxel lies in the nearest frame, where that is at most half of the usual distance between frames away. Both need
+    planes and a spacing; None where they do not say that they share a frame of reference.
+    """
+    assert drawn_on.planes is not None
+    assert series.planes is not None
+    if not series.frame_of_reference or series.frame_of_reference != drawn_on.frame_of_reference:
+        return None
+    assert drawn_on.spacing is not None
+    assert series.spacing is not None
+    frames, rows, columns = np.nonzero(mask)
+    normal = series.planes[0].normal
+    along_row, along_column = np.array(drawn_on.planes[0].orientation).reshape(2, 3) @ normal
+    first = np.array([plane.position for plane in drawn_on.planes]) @ normal  # of each frame's first pixel
+    _, between_rows, between_columns = drawn_on.spacing
+    height = first[frames] + rows * between_rows * along_column + columns * between_columns * along_row
+    places = heights(series.planes)  # rising
+    right = np.clip(np.searchsorted(places, height), 1, len(places) - 1)
+    nearest = np.where(height - places[right - 1] <= places[right] - height, right - 1, right)
+    inside = np.abs(places[nearest] - height) <= EDGE * series.spacing[0] + SAME_POSITION
+    return np.bincount(nearest[inside], minlength=len(places))
 
 
 def _same_slices(series: Series, target: Series) -> list[int] | None:

@@ -93,7 +93,7 @@ class BrainTumour:
         prepared = prepare(study, most_missing=MOST_MISSING)
         loaded = time.perf_counter()
         canvas = self._networks.probabilities(prepared.images, step=prepared.step)
-        finding = self._judge(prepared, canvas)
+        finding = self.judge(prepared, canvas)
         stages = {"load": loaded - begun, "network": time.perf_counter() - loaded}
         return (Findings(prepared.flair, (finding,), prepared.read, prepared.notes, self.device, stages),)
 
@@ -107,7 +107,8 @@ class BrainTumour:
         smallest = math.ceil(self.card.smallest_cm3 / voxel_cm3(prepared.flair))
         return imaging.keep_components(mask, smallest=smallest, share=self.card.smallest_share)
 
-    def _judge(self, prepared: Prepared, canvas: torch.Tensor) -> Finding:
+    def judge(self, prepared: Prepared, canvas: torch.Tensor) -> Finding:
+        """Whether there is a lesion by probabilities on the canvas, and its outline."""
         mask = self.outline(prepared, canvas)
         offset, slope = self.card.certainty
         certainty = 1 / (1 + math.exp(-(offset + slope * lesion_score(canvas))))
