@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from pipelines.models import store
 from pipelines.models.kinds import KINDS
@@ -18,7 +20,7 @@ from pipelines.training.examples import Examples
 from pipelines.training.loop import Options
 from pipelines.training.picture_tasks import Classify
 from pipelines.training.recipes import Recipe, Sources
-from pipelines.training.twins import GIVEN, SCRATCH, BadPlan, Plan, compare, within
+from pipelines.training.twins import SCRATCH, BadPlan, Plan, Start, compare, within
 
 ARGS = {"channels": 1, "outputs": 1}
 PLAN = Plan(shares=(0.5, 1.0), seeds=(0, 1), steps=4, fold=0)
@@ -57,28 +59,74 @@ def init(tmp_path: Path) -> str:
     return str(file)
 
 
+@pytest.fixture
+def ours(tmp_path: Path) -> str:
+    """Weights that say which fold they have not seen."""
+    file = tmp_path / "ours.safetensors"
+    store.save(KINDS["squeeze_classifier"](**ARGS), file, {"fold": "0"})
+    return f"made here={file}"
+
+
 def test_twins_are_trained_and_compared_and_what_is_done_is_not_done_again(
-    tmp_path: Path, small: None, init: str
+    tmp_path: Path, small: None, init: str, ours: str
 ) -> None:
-    def run() -> dict[str, object]:
-        return compare("xc_skin", tmp_path, tmp_path / "out", labels=tmp_path, init=init, plan=PLAN)
+    def run() -> dict[str, Any]:
+        return compare("xc_skin", tmp_path, tmp_path / "out", labels=tmp_path, inits=[init, ours], plan=PLAN)
 
     report = run()
     assert report == json.loads((tmp_path / "out" / "twins.json").read_text())
     assert (tmp_path / "out" / "twins.png").stat().st_size > 1000
     runs = report["runs"]
     assert [(one["share"], one["seed"], one["start"]) for one in runs] == [
-        (share, seed, start) for share in (0.5, 1.0) for seed in (0, 1) for start in (SCRATCH, GIVEN)
+        (share, seed, start) for share in (0.5, 1.0) for seed in (0, 1) for start in (SCRATCH, "init", "made here")
     ]
     assert (
         runs[0]["patients"] < runs[-1]["patients"] == 30 - len({fold for fold in range(30) if fold_of(f"P{fold}") == 0})
     )
+    pairs = [("init", SCRATCH), ("made here", SCRATCH), ("made here", "init")]
+    assert [(row["start"], row["beside"]) for row in report["differences"]] == 2 * pairs
     for row in report["differences"]:
         of = {(one["seed"], one["start"]): one["score"] for one in runs if one["share"] == row["share"]}
-        each = [of[seed, GIVEN] - of[seed, SCRATCH] for seed in (0, 1)]
+        each = [of[seed, row["start"]] - of[seed, row["beside"]] for seed in (0, 1)]
         assert row["difference"] == pytest.approx(sum(each) / 2, abs=1e-4)
         assert row["low"] <= row["difference"] <= row["high"]
     assert run() == report  # seconds and all: it was not trained again
+
+
+def test_pictures_may_be_smaller_and_are_so_for_all(tmp_path: Path, small: None, init: str) -> None:
+    plan = replace(PLAN, shares=(1.0,), side=16)
+    assert compare("xc_skin", tmp_path, tmp_path / "out", labels=tmp_path, inits=[init], plan=plan)["rows"] == 16
+    assert pictures().at_most(16).images.shape == (60, 1, 16, 16)
+    assert pictures().at_most(64) is not None
+    assert torch.equal(pictures().at_most(64).images, pictures().images)
+
+
+def test_from_scratch_the_features_learn_with_norms(tmp_path: Path) -> None:
+    task = Classify(pictures(), Options(batch=8), Augment(), "squeeze_classifier", ARGS, ("bright",))
+    assert not any(isinstance(each, nn.BatchNorm2d) for each in task.network().modules())
+    assert any(isinstance(each, nn.BatchNorm2d) for each in replace(task, norms=True).network().modules())
+
+
+def test_a_start_has_a_name(init: str, tmp_path: Path) -> None:
+    assert Start.parse(init).name == "init"
+    assert Start.parse(f"ImageNet={init}").name == "ImageNet"
+    digest = Start.parse(init).digest
+    assert Start.parse(f"a name={init}@{digest}") == Start("a name", f"{init}@{digest}", digest)
+    odd = tmp_path / "a=b.safetensors"
+    odd.write_bytes(Path(init).read_bytes())
+    assert Start.parse(str(odd)).name == "a=b"
+
+
+def test_weights_that_have_seen_the_fold_do_not_compete(tmp_path: Path, small: None, ours: str) -> None:
+    with pytest.raises(BadPlan, match="did not leave out the fold 1"):
+        compare(
+            "xc_skin", tmp_path, tmp_path / "out", labels=tmp_path, inits=[ours], plan=replace(PLAN, fold=1)
+        )  # fmt: skip
+
+
+def test_two_starts_of_one_name_are_refused(tmp_path: Path, small: None, init: str) -> None:
+    with pytest.raises(BadPlan, match="one name"):
+        compare("xc_skin", tmp_path, tmp_path / "out", labels=tmp_path, inits=[init, init], plan=PLAN)
 
 
 def test_a_smaller_share_is_within_a_larger_and_the_fold_that_judges_stays_whole() -> None:
@@ -98,9 +146,9 @@ def test_a_comparison_that_would_say_nothing_is_refused(
     tmp_path: Path, small: None, init: str, plan: Plan, said: str
 ) -> None:
     with pytest.raises(BadPlan, match=said):
-        compare("xc_skin", tmp_path, tmp_path / "out", labels=tmp_path, init=init, plan=plan)
+        compare("xc_skin", tmp_path, tmp_path / "out", labels=tmp_path, inits=[init], plan=plan)
 
 
 def test_weights_that_are_not_there_are_named(tmp_path: Path, small: None) -> None:
     with pytest.raises(ValueError, match="there is no such file to start from"):
-        compare("xc_skin", tmp_path, tmp_path / "out", labels=tmp_path, init="nowhere", plan=PLAN)
+        compare("xc_skin", tmp_path, tmp_path / "out", labels=tmp_path, inits=["nowhere"], plan=PLAN)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from node.cli import acts, adapting, folders, keeping, life, models, parts, queue, users
+from node.cli import acts, adapting, folders, keeping, life, models, parts, pretraining, queue, users
 from node.cli.audit import audit
 from node.cli.demo import demo
 from node.cli.doctor import doctor
@@ -44,7 +44,17 @@ for command in (
     *(queue.status, audit, acts.retry, acts.cancel, acts.quarantine, acts.priority, acts.resend),
     *(acts.hold, acts.release, acts.drain, acts.resume, keeping.purge, keeping.tend),
     *(users.users, users.tokens),
-    *(life.train, life.evaluate, life.explain, twins, adapting.adapt, models.models, pipelines, triage),
+    *(
+        life.train,
+        life.evaluate,
+        life.explain,
+        pretraining.pretrain,
+        twins,
+        adapting.adapt,
+        models.models,
+        pipelines,
+        triage,
+    ),
 ):
     wetread.add_command(command)
 

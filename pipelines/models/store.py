@@ -5,6 +5,7 @@ It knows names of tensors, not what they are for.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -22,13 +23,18 @@ class DamagedWeights(ValueError):
 
 def save(net: nn.Module, file: Path, facts: dict[str, str]) -> None:
     """Write float16; ``facts`` go into the file's own header."""
+    save_tensors(net.state_dict(), file, facts)
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], file: Path, facts: dict[str, str]) -> None:
+    """As ``save``, some of a network's tensors."""
     part = file.with_suffix(".part")
-    tensors = {
+    halves = {
         # The variance of a batch norm can be beyond 65,504, the largest number of half precision.
         name: (value.half() if value.is_floating_point() and "running" not in name else value).contiguous().cpu()
-        for name, value in net.state_dict().items()
+        for name, value in tensors.items()
     }
-    save_file(tensors, part, metadata=facts)
+    save_file(halves, part, metadata=facts)
     part.replace(file)
 
 

@@ -10,16 +10,18 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.instance import Unreadable, open_instance, text
 from pipelines.pictures import Look, pictures
-from pipelines.pixels import BadPixels
+from pipelines.pixels import BadPixels, frame_count, has_pixels
 from pipelines.series import Series
 from pipelines.training.cases import fold_of
 from pipelines.training.prepare import NoLabels, index_rows
@@ -71,11 +73,29 @@ class Examples:
             self.images[index], self.labels[index], self.masks[index], tuple(self.rows[place] for place in places)
         )
 
+    def at_most(self, rows: int) -> Examples:
+        """The same on a canvas of so many rows, the columns in proportion; as they are where they have no more."""
+        high, wide = self.images.shape[2:]
+        if high <= rows:
+            return self
+        size = (rows, round(wide * rows / high))
+        images = [F.interpolate(part.float(), size=size, mode="area").round() for part in torch.split(self.images, 256)]
+        masks = [F.interpolate(part.float(), size=size, mode="area") > 0.5 for part in torch.split(self.masks, 256)]
+        if not self.masks.shape[1]:
+            masks = [torch.zeros(len(self), 0, *size, dtype=torch.bool)]
+        return Examples(torch.cat(images).to(torch.uint8), self.labels, torch.cat(masks), self.rows)
+
     def parted(self, fold: int | None) -> tuple[Examples, Examples]:
         """To learn from, and to judge by: the patients of the fold."""
         kept = [fold_of(group_of(row)) == fold for row in self.rows]
         places = range(len(self))
         return self.at([i for i in places if not kept[i]]), self.at([i for i in places if kept[i]])
+
+
+def joined(parts: Sequence[Examples]) -> Examples:
+    """All of them, in their order; of pictures on one canvas."""
+    images, labels, masks = (torch.cat([getattr(p, name) for p in parts]) for name in ("images", "labels", "masks"))
+    return Examples(images, labels, masks, tuple(row for part in parts for row in part.rows))
 
 
 def group_of(row: Row) -> str:
@@ -94,12 +114,16 @@ def examples(
     """Every picture of the splits that ``truth`` knows something of; from the cache if it holds these very ones.
 
     Args:
-        truth: Row of the index and the folder of labels → what is known; None leaves the picture out.
+        truth: Row of the index and the folder of labels → what is known; None leaves the picture out. It is not asked
+            where ``sources`` are without labels.
 
     Raises:
         NoLabels: If nothing is left to learn from.
     """
-    rows = [row for row in index_rows(sources.data, wanted=sources.splits, columns=_COLUMNS) if keep(row)]
+    if not sources.labelled:
+        rows, truth = _unlabelled(sources), _nothing
+    else:
+        rows = [row for row in index_rows(sources.data, wanted=sources.splits, columns=_COLUMNS) if keep(row)]
     key = hashlib.sha256(
         json.dumps([repr(look), truth.__module__, truth.__qualname__, rows], sort_keys=True).encode()
     ).hexdigest()
@@ -109,6 +133,35 @@ def examples(
     return _load(file)
 
 
+def _nothing(_: Row, __: Path) -> Truth:
+    return Truth()
+
+
+def _unlabelled(sources: Sources) -> list[Row]:
+    """Every picture, whatever the columns beside; without an index every DICOM file that has pixels."""
+    if (sources.data / "index.csv").is_file():
+        return index_rows(sources.data, wanted=sources.splits, columns=("sop_uid", "file", "patient_id", "split"))
+    rows = []
+    for file in sorted(each for each in sources.data.rglob("*") if each.is_file()):
+        try:
+            header = open_instance(file)
+        except Unreadable as reason:
+            sources.said(f"{file.name} is left out: {reason}")
+            continue
+        if has_pixels(header):
+            uids = {name: text(header, keyword) for name, keyword in _UIDS.items()}
+            rows.append(uids | {"file": str(file.relative_to(sources.data))})
+    if not rows:
+        raise NoLabels(f"{sources.data} holds no DICOM pictures")
+    return rows
+
+
+_UIDS = {
+    "study_uid": "StudyInstanceUID",
+    "series_uid": "SeriesInstanceUID",
+    "sop_uid": "SOPInstanceUID",
+    "patient_id": "PatientID",
+}
 _COLUMNS = ("study_uid", "sop_uid", "file", "patient_id", "split")
 
 
@@ -144,7 +197,10 @@ def _prepare(
             continue
         try:
             header = open_instance(sources.data / row["file"])
-            (picture,) = pictures(Series(text(header, "SeriesInstanceUID"), text(header, "Modality"), (header,)))
+            if sources.labelled and frame_count(header) > 1:
+                raise BadPixels("it has several frames, and a row of the index is one picture")
+            seen = pictures(Series(text(header, "SeriesInstanceUID"), text(header, "Modality"), (header,)))
+            picture = next(islice(seen, (frame_count(header) - 1) // 2, None))  # of a clip the middle one
         except (Unreadable, BadPixels) as reason:
             sources.said(f"{row['file']} is left out: {reason}")
             continue

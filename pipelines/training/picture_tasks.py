@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines.models.kinds import KINDS
+from pipelines.models.norms import normed
 from pipelines.models.shipped import finest
 from pipelines.training.augment import Augment, augmented
 from pipelines.training.brain import outline_loss
@@ -19,6 +20,10 @@ from pipelines.training.examples import Examples
 from pipelines.training.loop import Options
 from pipelines.training.metrics import auroc, dice
 from pipelines.training.placing import device_of
+
+
+class NoSuchNetwork(ValueError):
+    """The network that was asked for instead of the recipe's cannot take its place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +62,7 @@ class Classify:
         judged_by: Places of the classes whose mean AUROC judges; empty: all.
         balance: 0: each picture is drawn as often as the others; 1: each class is.
         smoothing: Of the labels.
+        norms: The features learn with batch norms that the network does not have, as from scratch they must.
     """
 
     examples: Examples
@@ -71,6 +77,7 @@ class Classify:
     smoothing: float = 0.05
     measure: str = "mean AUROC"
     facts: dict[str, str] = field(default_factory=dict)
+    norms: bool = False
 
     def __post_init__(self) -> None:
         training, judged = self.examples.parted(self.options.fold)
@@ -86,7 +93,7 @@ class Classify:
         return math.ceil(len(self._batches.examples) / self.options.batch)
 
     def network(self) -> nn.Module:
-        return KINDS[self.kind](**self.args).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return _made(self.kind, self.args, self.norms)
 
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
         images, _, labels = self._batches.draw(step)
@@ -120,6 +127,7 @@ class Outline:
         names: Of the labels, in the order of the masks.
         empty: How often a picture without any outline is drawn, relative to one with.
         apart: The Dice that is learnt is of each picture by itself, not of the batch.
+        norms: As of ``Classify``.
     """
 
     examples: Examples
@@ -132,6 +140,7 @@ class Outline:
     apart: bool = False
     measure: str = "mean Dice"
     facts: dict[str, str] = field(default_factory=dict)
+    norms: bool = False
 
     def __post_init__(self) -> None:
         training, judged = self.examples.parted(self.options.fold)
@@ -147,7 +156,7 @@ class Outline:
         return math.ceil(len(self._batches.examples) / self.options.batch)
 
     def network(self) -> nn.Module:
-        return KINDS[self.kind](**self.args).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return _made(self.kind, self.args, self.norms)
 
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
         images, masks, _ = self._batches.draw(step)
@@ -169,6 +178,25 @@ class Outline:
             if drawn[i, label].any()
         ]
         return sum(scores) / len(scores) if scores else None
+
+
+def network_of(kind: str, args: dict[str, Any]) -> nn.Module:
+    """Untrained.
+
+    Raises:
+        NoSuchNetwork: If there is none, or it takes other arguments.
+    """
+    if kind not in KINDS:
+        raise NoSuchNetwork(f"there is no network {kind!r}; there are {', '.join(KINDS)}")
+    try:
+        return KINDS[kind](**args)
+    except TypeError as error:
+        raise NoSuchNetwork(f"the network {kind} cannot stand here: it does not take {', '.join(args)}") from error
+
+
+def _made(kind: str, args: dict[str, Any], norms: bool) -> nn.Module:
+    net = network_of(kind, args)
+    return (normed(net) if norms else net).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def balanced(labels: Tensor, power: float) -> Tensor:

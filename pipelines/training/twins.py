@@ -1,9 +1,10 @@
 """What it is worth to start from other weights: a network beside its twin from scratch, on shares of the patients.
 
-    share × seed × (from scratch | from ``init``) → as many steps each → score on one fold → curves, paired differences
+    share × seed × (from scratch | from each ``init``) → as many steps each → score on one fold → curves, differences
 
 A share is of the patients to learn from, the smaller within the larger; the fold that judges is the same, and whole.
-A run that was done before, with the same plan, is not done again.
+From scratch the features learn with batch norms, where they have none: without, they hardly begin to. A run that was
+done before, with the same plan, is not done again.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from scipy import stats
 
 from pipelines.models import store
 from pipelines.models.foreign import Origin
+from pipelines.models.norms import plain
 from pipelines.training.cases import fold_of
 from pipelines.training.examples import Examples, group_of
 from pipelines.training.loop import Options, fit
@@ -29,7 +33,7 @@ from pipelines.training.picture_tasks import Classify, Outline
 from pipelines.training.pictures import pyplot
 from pipelines.training.recipes import Sources, recipe
 
-SCRATCH, GIVEN = "from scratch", "from other weights"
+SCRATCH = "from scratch"
 
 
 class BadPlan(ValueError):
@@ -42,7 +46,8 @@ class Plan:
 
     Attributes:
         steps: Of every run, to the nearest whole epoch: who has fewer pictures sees them more often.
-        network: Instead of the recipe's, of the same inputs and outputs: one that can learn from scratch.
+        network: Instead of the recipe's, of the same inputs and outputs.
+        side: Rows of the pictures, fewer than the pipeline's own: so much sooner done.
     """
 
     shares: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
@@ -50,6 +55,29 @@ class Plan:
     steps: int = 150
     fold: int = 4
     network: str | None = None
+    side: int | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a network begins with, and how the curves call it; without ``init`` at random."""
+
+    name: str
+    init: str | None = None
+    digest: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Start:
+        """``FILE``, ``FILE@sha256`` or ``NAME=`` before either; without a name the file's.
+
+        Raises:
+            RefusedWeights: If there is no such file.
+        """
+        name, equals, file = text.partition("=")
+        if not equals or Path(text).is_file():
+            name, file = "", text
+        origin = Origin.parse(file)
+        return cls(name or origin.file.stem, file, origin.digest)
 
 
 @dataclass(frozen=True)
@@ -71,7 +99,7 @@ def compare(
     out: Path,
     *,
     labels: Path,
-    init: str,
+    inits: Sequence[str],
     plan: Plan,
     part: str | None = None,
     progress: Callable[[int, int, str], None] = lambda *_: None,
@@ -80,16 +108,23 @@ def compare(
 
     Args:
         data, labels, part: As in ``train``.
-        init: Weights that one of each two starts from: a file, or ``FILE@sha256``.
+        inits: Weights that the others start from, each as ``Start.parse`` reads it.
         progress: Told how many runs of how many are done, and what comes now.
 
     Raises:
-        BadPlan: If the pipeline does not read picture by picture, or a share leaves too few of them.
+        BadPlan: If the pipeline does not read picture by picture, a share leaves too few of them, or weights have seen
+            the fold that judges.
+        NoSuchNetwork: If the plan's network cannot take the place of the recipe's.
         RefusedWeights, UnknownPipeline, NoLabels: As ``train``.
     """
     if len(plan.seeds) < 2:
         raise BadPlan("at least two seeds are needed: with one nobody can tell a difference from chance")
     chosen = recipe(pipeline, part)
+    starts = (Start(SCRATCH), *map(Start.parse, inits))
+    if len({start.name for start in starts}) < len(starts):
+        raise BadPlan("two starts have one name: give each its own, as NAME=FILE")
+    for start in starts[1:]:
+        _refuse_who_saw_the_fold(start, plan.fold)
     said: Callable[[str], None] = lambda note: progress(0, 0, note)  # noqa: E731
     options = replace(
         chosen.options, fold=plan.fold, epochs=None, budget_seconds=None, checks=1, device="cpu", patience=99
@@ -97,25 +132,33 @@ def compare(
     task = chosen.task(Sources(data, labels, out / "cases", ("train",), said), options)
     if not isinstance(task, Classify | Outline):
         raise BadPlan(f"{pipeline} does not read picture by picture: its twins cannot be compared so")
-    if plan.network:
-        task = replace(task, kind=plan.network)
-    digest = Origin.parse(init).digest
+    task = replace(
+        task,
+        kind=plan.network or task.kind,
+        examples=task.examples.at_most(plan.side) if plan.side else task.examples,
+    )
     runs = []
-    todo = list(_todo(plan))
+    todo = [(share, seed, start) for share in plan.shares for seed in plan.seeds for start in starts]
     for place, (share, seed, start) in enumerate(todo):
-        progress(place, len(todo), f"{share:.0%} of the patients, seed {seed}, {start}")
-        runs.append(_run(task, options, out, plan, (share, seed, start), init if start == GIVEN else None, digest))
+        progress(place, len(todo), f"{share:.0%} of the patients, seed {seed}, {start.name}")
+        runs.append(_run(task, options, out, plan, (share, seed, start)))
     progress(len(todo), len(todo), "done")
+    pairs = [(each, starts[0]) for each in starts[1:]] + [(each, starts[1]) for each in starts[2:]]
     report = {
         "pipeline": pipeline,
         "part": part,
         "network": task.kind,
-        "init_sha256": digest,
+        "rows": task.examples.images.shape[2],
+        "starts": {start.name: start.digest for start in starts},
         "measure": task.measure,
         "judged": {"fold": plan.fold, "pictures": len(task.judged), "patients": _patients(task.judged)},
         "plan": asdict(plan),
         "runs": [asdict(run) for run in runs],
-        "differences": [_difference([run for run in runs if run.share == share], share) for share in plan.shares],
+        "differences": [
+            _difference([run for run in runs if run.share == share], one.name, other.name)
+            for share in plan.shares
+            for one, other in pairs
+        ],
     }
     text = json.dumps(report, indent=1)
     (out / "twins.json").write_text(text)
@@ -124,24 +167,21 @@ def compare(
     return held
 
 
-def _todo(plan: Plan) -> Iterator[tuple[float, int, str]]:
-    for share in plan.shares:
-        for seed in plan.seeds:
-            for start in (SCRATCH, GIVEN):
-                yield share, seed, start
+def _refuse_who_saw_the_fold(start: Start, fold: int) -> None:
+    """Weights of our own say in their header which patients they have not seen; others say nothing."""
+    file = Origin.parse(str(start.init)).file
+    if file.suffix != ".safetensors":
+        return
+    with safe_open(file, framework="pt") as held:
+        facts: dict[str, str] = held.metadata() or {}
+    if facts.get("fold", str(fold)) != str(fold):
+        raise BadPlan(f"{file} did not leave out the fold {fold}, by which is judged: it left out {facts['fold']}")
 
 
-def _run(
-    task: Classify | Outline,
-    options: Options,
-    out: Path,
-    plan: Plan,
-    which: tuple[float, int, str],
-    init: str | None,
-    digest: str,
-) -> Run:
+def _run(task: Classify | Outline, options: Options, out: Path, plan: Plan, which: tuple[float, int, Start]) -> Run:
     share, seed, start = which
-    key = json.dumps([*which, plan.steps, plan.fold, task.kind, digest, task.measure, len(task.examples)])
+    settled = [plan.steps, plan.fold, task.kind, task.measure, list(task.examples.images.shape)]
+    key = json.dumps([share, seed, start.name, start.digest, *settled])
     file = out / "runs" / f"{sha256(key.encode()).hexdigest()[:16]}.json"
     if file.exists():
         return Run(**json.loads(file.read_text()))
@@ -151,16 +191,16 @@ def _run(
         raise BadPlan(f"{share:.0%} of the patients are {len(learnt)} pictures: too few to learn from")
     batches = math.ceil(len(learnt) / options.batch)
     options = replace(options, seed=seed, epochs=max(1, round(plan.steps / batches)))
-    smaller = replace(task, examples=part, options=options)
+    smaller = replace(task, examples=part, options=options, norms=start.init is None)
     folder = file.with_suffix("")
-    result = fit(smaller, folder, options, init=init)
-    net = smaller.network().eval()
+    result = fit(smaller, folder, options, init=start.init)
+    net = smaller.network()
     net.load_state_dict(store.tensors_of(result.weights))
     with torch.inference_mode():
-        score = smaller.judge(net)
+        score = smaller.judge(plain(net))
     if score is None:
         raise BadPlan(f"fold {plan.fold} has nothing to judge by")
-    run = Run(share, _patients(learnt), len(learnt), seed, start, round(score, 5), round(result.seconds, 1))
+    run = Run(share, _patients(learnt), len(learnt), seed, start.name, round(score, 5), round(result.seconds, 1))
     file.write_text(json.dumps(asdict(run)))
     shutil.rmtree(folder)  # its weights are for the comparison alone
     return run
@@ -181,21 +221,29 @@ def _patients(examples: Examples) -> int:
     return len({group_of(row) for row in examples.rows})
 
 
-def _difference(runs: Sequence[Run], share: float) -> dict[str, Any]:
-    """How much better those that start from other weights are, seed by seed, with Student's 95 % interval."""
+def _difference(runs: Sequence[Run], one: str, other: str) -> dict[str, Any]:
+    """How much better ``one`` is than ``other``, seed by seed, with Student's 95 % interval."""
     scores = {(run.seed, run.start): run.score for run in runs}
-    each = [scores[seed, GIVEN] - scores[seed, SCRATCH] for seed in sorted({run.seed for run in runs})]
-    mean, spread = sum(each) / len(each), stats.tstd(each) / math.sqrt(len(each))
-    reach = float(stats.t.ppf(0.975, len(each) - 1)) * float(spread)
-    means = {start: sum(run.score for run in runs if run.start == start) / len(each) for start in (SCRATCH, GIVEN)}
-    said = {"share": share, "patients": runs[0].patients, "pictures": runs[0].pictures, "seeds": len(each), **means}
+    seeds = sorted({run.seed for run in runs})
+    each = [scores[seed, one] - scores[seed, other] for seed in seeds]
+    mean, spread = sum(each) / len(each), stdev(each) / math.sqrt(len(each))
+    reach = float(stats.t.ppf(0.975, len(each) - 1)) * spread
+    means = [round(sum(scores[seed, start] for seed in seeds) / len(seeds), 4) for start in (one, other)]
+    said: dict[str, Any] = {
+        "share": runs[0].share,
+        "patients": runs[0].patients,
+        "pictures": runs[0].pictures,
+        "seeds": len(each),
+    }
+    said |= {"start": one, "mean": means[0], "beside": other, "mean_beside": means[1]}
     return said | {"difference": round(mean, 4), "low": round(mean - reach, 4), "high": round(mean + reach, 4)}
 
 
 def _draw(runs: Sequence[Run], report: dict[str, Any], file: Path) -> None:
     plt = pyplot()
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
-    for start, colour in ((SCRATCH, "tab:gray"), (GIVEN, "tab:blue")):
+    for place, start in enumerate(report["starts"]):
+        colour = "tab:gray" if start == SCRATCH else f"C{place - 1}"
         own = [run for run in runs if run.start == start]
         axis.scatter([run.patients for run in own], [run.score for run in own], color=colour, s=14, alpha=0.6)
         counts = sorted({run.patients for run in own})

@@ -29,6 +29,7 @@ class Sources:
         cache: Where prepared pictures are kept between runs.
         splits: Which rows of the index are learnt from.
         said: Told what is prepared and what is left out.
+        labelled: Whether truth is looked for; without it every picture is taken, with an index or without.
     """
 
     data: Path
@@ -36,6 +37,7 @@ class Sources:
     cache: Path
     splits: Collection[str]
     said: Callable[[str], None]
+    labelled: bool = True
 
 
 @dataclass(frozen=True)

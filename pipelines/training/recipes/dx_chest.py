@@ -147,7 +147,9 @@ class FindChest(Classify):
 
 def told_of(row: Row) -> float:
     """How probable an opacity is by the labels of the text program."""
-    return max(TOLD.get(name, 0.0) or TOLD_OTHERWISE * (name != "No Finding") for name in row["label"].split("|"))
+    return max(
+        TOLD.get(name, 0.0) or TOLD_OTHERWISE * (name != "No Finding") for name in row.get("label", "").split("|")
+    )
 
 
 def _radiologist(row: Row, _: Path) -> Truth | None:
