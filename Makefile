@@ -41,7 +41,11 @@ check: .venv/ready-dev
 	@$(BIN)/lint-imports
 
 bench: .venv/ready-dev system
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in benchmarks/*.py; do \
+	    echo "== $$file"; $(BIN)/python $$file; status=$$?; \
+	    if [ $$status = 2 ]; then echo "It needs data: its first lines say how to run it. Passed over."; \
+	    elif [ $$status != 0 ]; then exit 1; fi; \
+	done
 
 setup: .venv/ready system
 setup-dev: .venv/ready-dev system

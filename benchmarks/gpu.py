@@ -11,6 +11,7 @@ Prints JSON; needs torch, safetensors and an NVIDIA GPU.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
@@ -48,7 +49,11 @@ def median(run: Callable[[], Tensor]) -> tuple[float, Tensor]:
 
 @torch.inference_mode()
 def main() -> None:
-    weights, case = Path(sys.argv[1]), np.load(sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("case", type=Path)
+    args = parser.parse_args()
+    weights, case = args.weights, np.load(args.case)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     net = NETWORKS[facts_of(weights)["network"]](len(CHANNELS))
     net.load_state_dict(tensors_of(weights))

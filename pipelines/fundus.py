@@ -37,12 +37,14 @@ class Shown:
         field: bool (rows, columns) of the source: what the camera saw.
         box: Top, left, rows, columns of the part of the source that is shown.
         size: Rows, columns of that part as it is shown, from the top left corner of the image.
+        unit: Of the shape of the image: by how much it changes with one grey level of the photograph.
     """
 
     image: torch.Tensor
     field: NDArray[np.bool_]
     box: tuple[int, int, int, int]
     size: tuple[int, int]
+    unit: torch.Tensor
 
     def there(self, mask: NDArray[np.bool_]) -> torch.Tensor:
         """A mask of the source as shares of pixels of the image: how truth is prepared."""
@@ -85,9 +87,10 @@ def shown(pixels: NDArray[np.uint8]) -> Shown:
     if not is_right:
         colours = F.interpolate(colours, size=size, mode="bilinear", antialias=True)
         inside = (F.interpolate(inside, size=size, mode="area") > 0.5).float()
-    image = _lit_evenly(colours, inside)[0]
+    image, unit = _lit_evenly(colours, inside)
     below, beside = (-length % MULTIPLE for length in size)
-    return Shown(F.pad(image, (0, beside, 0, below)), field, box, size)
+    pads = (0, beside, 0, below)
+    return Shown(F.pad(image[0], pads), field, box, size, F.pad(unit[0], pads))
 
 
 def mirrored(image: torch.Tensor) -> torch.Tensor:
@@ -137,8 +140,9 @@ def roundness(field: NDArray[np.bool_]) -> float:
     return float((field & disc).sum() / (field | disc).sum())
 
 
-def _lit_evenly(colours: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-    """Each colour less its local mean, over its local deviation; means are of the field of view alone.
+def _lit_evenly(colours: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each colour less its local mean, over its local deviation, and what one grey level is in that; means are of the
+    field of view alone.
 
     Args:
         colours: 0 to 255, (1, 3, rows, columns).
@@ -147,7 +151,8 @@ def _lit_evenly(colours: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     weight = _blurred(inside).clamp_min(1e-3)
     apart = (colours - _blurred(colours * inside) / weight) * inside
     spread = (_blurred(apart**2) / weight).clamp_min(0).sqrt()
-    return (apart / (spread + 2)).clamp(-LIMIT, LIMIT)  # 2 of 255: flat colours stay flat
+    spread = spread + 2  # of 255: flat colours stay flat
+    return (apart / spread).clamp(-LIMIT, LIMIT), inside / spread
 
 
 def _blurred(image: torch.Tensor) -> torch.Tensor:

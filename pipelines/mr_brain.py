@@ -76,6 +76,10 @@ class BrainTumour:
         self._networks = Ensemble(self.card, card.with_suffix(".safetensors"), device=device)
 
     @property
+    def networks(self) -> Ensemble:
+        return self._networks
+
+    @property
     def device(self) -> str:
         return self._networks.device
 

@@ -139,6 +139,11 @@ class Ensemble:
         return net.eval().to(device=self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     @property
+    def members(self) -> list[nn.Module]:
+        """The networks, for explanation and evaluation."""
+        return self._nets
+
+    @property
     def uses_half_precision(self) -> bool:
         """Whether bfloat16 is used: on a GPU; on a CPU where a probe showed that it is faster and agrees."""
         if self._half is None:

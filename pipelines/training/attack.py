@@ -1,7 +1,8 @@
 """The least change that does most harm: projected gradient descent within a bound per pixel (Madry et al. 2018).
 
 What it finds is the worst case, not what happens: a picture changed so does not come from a scanner. It goes at the
-networks on their canvas, with all that their designer knows; what withholds strange pictures is not asked.
+networks as they take pictures, with all that their designer knows; what is made of which part of a pipeline to be
+attacked, ``targets`` says.
 """
 
 from __future__ import annotations
@@ -11,82 +12,93 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
-from pipelines.models.shipped import finest
-from pipelines.training.examples import Examples
-from pipelines.training.metrics import auroc, dice
-from pipelines.training.picture_tasks import Classify, Outline
+from pipelines.training.resampling import Estimate, Statistic, estimate
 
 STEPS = 7
+PERCENT = "% of what is shown"
+GREY = "grey levels of 256"
 
 
-def attacked(images: Tensor, loss: Callable[[Tensor], Tensor], *, bound: float, steps: int = STEPS) -> Tensor:
-    """Images (N, …), 0 to 1, of which no pixel is further than ``bound`` away and whose losses are as large as found.
+def attacked(
+    images: Tensor,
+    loss: Callable[[Tensor], Tensor],
+    *,
+    bound: float | Tensor,
+    inside: tuple[float, float] = (0.0, 1.0),
+    steps: int = STEPS,
+) -> Tensor:
+    """Images of which no value is further than ``bound`` away and whose loss is as large as found.
 
     Args:
-        loss: Images → their losses, summed.
+        loss: Images → the sum of their losses.
+        bound: One for all, or of a shape that fits the images.
+        inside: What values images can have.
     """
-    changed = (images + bound * (2 * torch.rand_like(images) - 1)).clamp(0, 1)
+    away = torch.as_tensor(bound, dtype=images.dtype)
+    changed = (images + away * (2 * torch.rand_like(images) - 1)).clamp(*inside)
     for _ in range(steps):
         changed = changed.detach().requires_grad_()
         (slope,) = torch.autograd.grad(loss(changed), changed)
-        moved = changed.detach() + 2.5 * bound / steps * slope.sign()
-        changed = (images + (moved - images).clamp(-bound, bound)).clamp(0, 1)
+        moved = changed.detach() + 2.5 * away / steps * slope.sign()
+        changed = (images + torch.minimum(torch.maximum(moved - images, -away), away)).clamp(*inside)
     return changed.detach()
 
 
 @dataclass(frozen=True, eq=False)
+class Target:
+    """Some pictures, or one volume, and the networks that look at them.
+
+    Attributes:
+        images: As the networks take them.
+        unit: Of the bound, in values of the images: one for all, or of a shape that fits them.
+        loss: Images → the sum of their losses.
+        found: Images → what the statistic is of, (pictures, …).
+        groups: Of each picture: its patient.
+        refused: Images → how many of the pictures would not be read; None: nothing says so by the picture alone.
+        inside: What values images can have.
+    """
+
+    images: Tensor
+    unit: float | Tensor
+    loss: Callable[[Tensor], Tensor]
+    found: Callable[[Tensor], NDArray[np.float64]]
+    groups: Sequence[str]
+    refused: Callable[[Tensor], int] | None = None
+    inside: tuple[float, float] = (0.0, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
 class Attacked:
-    """A part of a pipeline under attack: a task with the pictures and their truth, and its networks."""
+    """A part of a pipeline under attack.
 
-    task: Classify | Outline
-    nets: Sequence[nn.Module]
-    pictures: Examples
+    Attributes:
+        measure: What the statistic is.
+        unit: Of the bounds, in words.
+        statistic: Of what the targets found.
+    """
 
-    @property
-    def measure(self) -> str:
-        return "mean AUROC on the canvas" if isinstance(self.task, Classify) else "mean Dice on the canvas"
+    measure: str
+    unit: str
+    targets: Sequence[Target]
+    statistic: Callable[[NDArray[np.float64]], Statistic]
 
-    def score(self, bound: float, *, batch: int = 8) -> float | None:
-        """Of the mean of the networks' logits, no pixel changed by more than ``bound``; None where it has no value."""
-        found = torch.cat(list(self._logits(bound, batch))).numpy()
-        if isinstance(self.task, Classify):
-            truth = self.pictures.labels.numpy()
-            if self.task.exclusive:
-                found = torch.from_numpy(found).log_softmax(1).numpy()
-            places = self.task.judged_by or range(found.shape[1])
-            known = [each for each in (auroc(found[:, i], truth[:, i]) for i in places) if each is not None]
-            return float(np.mean(known)) if known else None
-        drawn = self.pictures.masks.numpy()
-        pairs = [(i, k) for i in range(len(drawn)) for k in range(drawn.shape[1]) if drawn[i, k].any()]
-        return float(np.mean([dice(found[i, k] > 0, drawn[i, k]) for i, k in pairs])) if pairs else None
+    def score(self, bound: float) -> tuple[Estimate, float | None]:
+        """Of pictures no value of which is changed by more than ``bound``; and the share that would not be read."""
+        changed = list(self._changed(bound))
+        found = np.concatenate([target.found(images) for target, images in changed])
+        groups = [group for target in self.targets for group in target.groups]
+        refused = [target.refused(images) for target, images in changed if target.refused]
+        return estimate(self.statistic(found), groups), sum(refused) / len(groups) if refused else None
 
-    def _logits(self, bound: float, batch: int) -> Iterator[Tensor]:
-        for at in torch.split(torch.arange(len(self.pictures)), batch):
-            images = self.pictures.images[at].float() / 255
+    def _changed(self, bound: float) -> Iterator[tuple[Target, Tensor]]:
+        for place, target in enumerate(self.targets):
+            if not bound:
+                yield target, target.images
+                continue
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(int(at[0]))
-                changed = attacked(images, self._loss_at(at), bound=bound) if bound else images
-            with torch.inference_mode():
-                yield self._mean_logits(changed)
-
-    def _mean_logits(self, images: Tensor) -> Tensor:
-        return torch.stack([finest(net(images)).float() for net in self.nets]).mean(0)
-
-    def _loss_at(self, at: Tensor) -> Callable[[Tensor], Tensor]:
-        labels, masks, task = self.pictures.labels[at], self.pictures.masks[at].float(), self.task
-
-        def loss(images: Tensor) -> Tensor:
-            logits = self._mean_logits(images)
-            if isinstance(task, Outline):
-                return F.binary_cross_entropy_with_logits(logits, masks, reduction="sum")
-            if task.exclusive:
-                return F.cross_entropy(logits, labels.argmax(1), reduction="sum")
-            known = ~labels.isnan()
-            if task.judged_by:
-                known = known & torch.zeros_like(known).index_fill(1, torch.tensor(task.judged_by), True)
-            return F.binary_cross_entropy_with_logits(logits[known], labels[known], reduction="sum")
-
-        return loss
+                torch.manual_seed(place)
+                away = bound * target.unit
+                yield target, attacked(target.images, target.loss, bound=away, inside=target.inside)
