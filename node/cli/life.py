@@ -38,7 +38,9 @@ def bar() -> Progress:
 @click.option("--epochs", type=click.IntRange(1), help="Instead of a time: repeatable.")
 @click.option("--part", help="Which of its networks, where it has several; default: the first.")
 @click.option("--split", "splits", multiple=True, default=("train",), show_default=True, help="Rows to learn from.")
-@click.option("--fold", default=4, show_default=True, type=click.IntRange(0, 4), help="Kept apart, and judged on.")
+@click.option(
+    "--fold", default="4", show_default=True, type=click.Choice([*"01234", "none"]), help="Kept apart, judged on."
+)
 @click.option("--init", metavar="FILE[@SHA256]", help="Weights to start from: safetensors, or a checkpoint of torch.")
 @click.option("--teacher", type=click.Path(path_type=Path), help="Weights that outline pictures which nobody did.")
 @click.option("--seed", default=0, show_default=True)
@@ -46,7 +48,7 @@ def bar() -> Progress:
 @click.option("--resume", is_flag=True, help="Go on where a stopped run left off.")
 def train(
     pipeline: str, data: str, labels: str | None, target: Path, budget: str | None, epochs: int | None,
-    part: str | None, splits: tuple[str, ...], fold: int, init: str | None, teacher: Path | None, seed: int,
+    part: str | None, splits: tuple[str, ...], fold: str, init: str | None, teacher: Path | None, seed: int,
     device: str | None, resume: bool,
 ) -> None:  # fmt: skip
     """Train a pipeline's network on labelled studies; resumable, with a learning curve as a picture.
@@ -79,7 +81,7 @@ def train(
                 budget_seconds=seconds,
                 epochs=epochs,
                 seed=seed,
-                fold=fold,
+                fold=None if fold == "none" else int(fold),
                 init=init,
                 teacher=teacher,
                 device=device,
