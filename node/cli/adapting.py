@@ -23,7 +23,8 @@ from node.errors import BadSettings, NodeError
 def adapt(context: click.Context, pipeline: str, data: str, reference: str, site: str, target: Path) -> None:
     """Make a site's version of a pipeline that classifies, by the statistics of its pictures.
 
-    Nothing is put in use: `wetread evaluate` it, then `wetread models import` and `promote`.
+    Nothing is put in use: `wetread evaluate` it, then `wetread models import` and `promote`. Networks that outline
+    stay as they are: no remedy without labels has helped them (benchmarks/adaptation_outlines.md).
 
     \b
     Example: wetread adapt ct_head --data ours --reference validated --site stmary --out package

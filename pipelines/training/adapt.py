@@ -5,7 +5,8 @@
 Another scanner, another protocol shifts the features that the last layer decides by. Given pictures from where the
 network is known to be right and pictures of the site, the layer is changed so that the site's features mean to it what
 the reference's did. Where the site's patients differ, too (more of them ill), the shift that this takes away is partly
-the finding itself: the card says so, and nothing is put in use by it.
+the finding itself: the card says so, and nothing is put in use by it. Networks that outline stay as they are
+(``OUTLINES``).
 """
 
 from __future__ import annotations
@@ -29,6 +30,13 @@ from pipelines.study import Study
 FEWEST = 30  # pictures of either side: fewer say little of a thousand features
 TRUST = 100.0  # pictures of the site at which half of the shift is taken away
 _CLOSEST, _WIDEST = 0.5, 2.0  # times that a feature's deviation may be changed
+
+
+OUTLINES = (
+    "leaving an institution out cost outlines nothing that could be measured, and neither greys matched to the source "
+    "nor the site's batch norms made them better (benchmarks/adaptation_outlines.md); to learn from outlines of the "
+    "site is what is left: wetread train"
+)
 
 
 class Unadaptable(ValueError):
@@ -92,6 +100,17 @@ def features_of(
     return found
 
 
+def outlines(pipeline: Any) -> bool:
+    """Whether it has networks that outline."""
+    held = (pipeline, *vars(pipeline).values())
+    carded = (each.card for each in held if isinstance(each, Carded))
+    return hasattr(pipeline, "outline") or any(each.role == "outline" for card in carded for each in card.members)
+
+
+def _why_not(pipeline: Any, otherwise: str) -> str:
+    return f"it outlines, and says no class: {OUTLINES}" if outlines(pipeline) else otherwise
+
+
 def carded_of(pipeline: Any) -> Carded:
     """Where a pipeline keeps its networks: itself, or an attribute.
 
@@ -100,7 +119,7 @@ def carded_of(pipeline: Any) -> Carded:
     """
     found = next((each for each in (pipeline, *vars(pipeline).values()) if isinstance(each, Carded)), None)
     if found is None:
-        raise Unadaptable("it has no networks by a model card of its own")
+        raise Unadaptable(_why_not(pipeline, "it has no networks by a model card of its own"))
     return found
 
 
@@ -123,7 +142,7 @@ def _heads(pipeline: Any) -> Iterator[tuple[int, Any]]:
         if isinstance(getattr(net, "head", None), nn.Linear):
             found.append((place, net))
     if not found:
-        raise Unadaptable("no network of this pipeline decides by one linear layer: it does not say which class it is")
+        raise Unadaptable(_why_not(pipeline, "no network of this pipeline decides by one linear layer"))
     yield from found
 
 
@@ -162,7 +181,9 @@ def package(
     counts = (len(reference[0]), len(site[0]))
     about = {"from": held["version"], "from_sha256": held["sha256"], "pictures": counts[1], "reference": counts[0]}
     page = card.with_suffix(".md")
-    said = _page(held, version, digest, counts, of, apart) + (page.read_text() if page.is_file() else "")
+    said = _page(held, version, digest, counts, of, apart)
+    said += f"Its networks that outline are as they were: {OUTLINES}.\n\n" if outlines(pipeline) else ""
+    said += page.read_text() if page.is_file() else ""
     target.with_suffix(".md").write_text(said)
     target.write_text(json.dumps(held | {"version": version, "sha256": digest, "adapted": about}, indent=1) + "\n")
     return target
