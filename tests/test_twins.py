@@ -17,8 +17,9 @@ from pipelines.training import twins
 from pipelines.training.augment import Augment
 from pipelines.training.cases import fold_of
 from pipelines.training.examples import Examples
+from pipelines.training.frozen import drawn, fitted
 from pipelines.training.loop import Options
-from pipelines.training.picture_tasks import Classify
+from pipelines.training.picture_tasks import Classify, Outline
 from pipelines.training.recipes import Recipe, Sources
 from pipelines.training.twins import SCRATCH, BadPlan, Plan, Start, compare, within
 
@@ -105,6 +106,49 @@ def test_from_scratch_the_features_learn_with_norms(tmp_path: Path) -> None:
     task = Classify(pictures(), Options(batch=8), Augment(), "squeeze_classifier", ARGS, ("bright",))
     assert not any(isinstance(each, nn.BatchNorm2d) for each in task.network().modules())
     assert any(isinstance(each, nn.BatchNorm2d) for each in replace(task, norms=True).network().modules())
+
+
+def test_the_last_layer_may_learn_alone_and_each_seed_draws_its_patients(
+    tmp_path: Path, small: None, init: str
+) -> None:
+    plan = replace(PLAN, frozen=True, seeds=(0, 1, 2))
+    report = compare("xc_skin", tmp_path, tmp_path / "out", labels=tmp_path, inits=[init], plan=plan)
+    assert len(report["runs"]) == 2 * 3 * 2
+    scores = [one["score"] for one in report["runs"] if one["start"] == SCRATCH]
+    assert min(scores) > 0.9  # bright or dark is told by any features
+    assert report == json.loads((tmp_path / "out" / "twins.json").read_text())
+    places = [drawn(pictures(), 0.5, seed) for seed in (0, 1)]
+    assert places[0] != places[1]
+    assert all(len(each) == 30 for each in places)
+    assert drawn(pictures(), 0.5, 0) == places[0]
+
+
+def test_a_layer_is_fitted_to_what_is_known_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(200, 4, generator=generator) * 5 + 30
+    labels = (features[:, :2] > 30).float()
+    labels[::2, 1] = float("nan")
+    layer = fitted(features, labels, exclusive=False)
+    right = (layer(features) > 0) == (features[:, :2] > 30)
+    assert right.float().mean() > 0.9
+
+
+def test_an_outlining_network_has_no_last_layer_to_learn_alone(
+    tmp_path: Path, init: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = {"channels": 1, "outputs": 1, "inner": [8, 8, 8, 8], "deepest": 16}
+    monkeypatch.setattr(
+        twins,
+        "recipe",
+        lambda *_: Recipe(
+            Options(batch=8),
+            lambda _, options: Outline(pictures(), options, Augment(), "squeeze_outliner", args, ("a",)),
+        ),
+    )
+    with pytest.raises(BadPlan, match="no last layer"):
+        compare(
+            "us_breast", tmp_path, tmp_path / "out", labels=tmp_path, inits=[init], plan=replace(PLAN, frozen=True)
+        )  # fmt: skip
 
 
 def test_a_start_has_a_name(init: str, tmp_path: Path) -> None:

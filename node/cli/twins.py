@@ -38,10 +38,12 @@ from node.errors import NodeError
 )
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(2), help="How many twins of each.")
 @click.option("--steps", default=150, show_default=True, type=click.IntRange(1), help="Of each run.")
+@click.option("--frozen", is_flag=True, help="The last layer alone learns: minutes instead of hours.")
 @click.option("--fold", default=4, show_default=True, type=click.IntRange(0, 4), help="Kept apart, and judged on.")
 def twins(
     pipeline: str, data: str, labels: str | None, inits: tuple[str, ...], target: Path, part: str | None,
     network: str | None, side: int | None, shares: tuple[float, ...], seeds: int, steps: int, fold: int,
+    frozen: bool,
 ) -> None:  # fmt: skip
     """Train a network from other weights and its twin from scratch, on growing shares of the patients, and compare.
 
@@ -52,7 +54,7 @@ def twins(
     """
     from pipelines.training.twins import Plan, compare
 
-    plan = Plan(tuple(sorted(set(shares))), tuple(range(seeds)), steps, fold, network, side)
+    plan = Plan(tuple(sorted(set(shares))), tuple(range(seeds)), steps, fold, network, side, frozen)
     with bar() as line:
         task = line.add_task("reading the studies", total=None)
 

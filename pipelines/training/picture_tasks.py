@@ -111,7 +111,11 @@ class Classify:
     def judge(self, net: nn.Module) -> float | None:
         if not len(self.judged):
             return None
-        logits = outputs_of(net, self.judged.images).numpy()
+        return self.score(outputs_of(net, self.judged.images))
+
+    def score(self, outputs: Tensor) -> float | None:
+        """Mean AUROC of the logits (N, classes) of the pictures kept apart."""
+        logits = outputs.numpy()
         wanted = self.judged_by or tuple(range(logits.shape[1]))
         scores = [auroc(logits[:, place], self.judged.labels[:, place].numpy()) for place in wanted]
         known = [score for score in scores if score is not None]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -22,12 +23,14 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from scipy import stats
+from torch import Tensor
 
 from pipelines.models import store
 from pipelines.models.foreign import Origin
 from pipelines.models.norms import plain
 from pipelines.training.cases import fold_of
 from pipelines.training.examples import Examples, group_of
+from pipelines.training.frozen import drawn, features_of, fitted
 from pipelines.training.loop import Options, fit
 from pipelines.training.picture_tasks import Classify, Outline
 from pipelines.training.pictures import pyplot
@@ -48,6 +51,8 @@ class Plan:
         steps: Of every run, to the nearest whole epoch: who has fewer pictures sees them more often.
         network: Instead of the recipe's, of the same inputs and outputs.
         side: Rows of the pictures, fewer than the pipeline's own: so much sooner done.
+        frozen: The features stay as they are, and the last layer alone learns (``frozen``); each seed draws its own
+            patients. Only of networks that say what is there.
     """
 
     shares: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
@@ -56,6 +61,7 @@ class Plan:
     fold: int = 4
     network: str | None = None
     side: int | None = None
+    frozen: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,11 +143,14 @@ def compare(
         kind=plan.network or task.kind,
         examples=task.examples.at_most(plan.side) if plan.side else task.examples,
     )
+    if plan.frozen and not (isinstance(task, Classify) and hasattr(task.network(), "embed")):
+        raise BadPlan(f"{task.kind} has no last layer that could learn alone")
+    learn = _FrozenRuns(task, plan) if plan.frozen and isinstance(task, Classify) else None
     runs = []
     todo = [(share, seed, start) for share in plan.shares for seed in plan.seeds for start in starts]
     for place, (share, seed, start) in enumerate(todo):
         progress(place, len(todo), f"{share:.0%} of the patients, seed {seed}, {start.name}")
-        runs.append(_run(task, options, out, plan, (share, seed, start)))
+        runs.append(learn(share, seed, start) if learn else _run(task, options, out, plan, (share, seed, start)))
     progress(len(todo), len(todo), "done")
     pairs = [(each, starts[0]) for each in starts[1:]] + [(each, starts[1]) for each in starts[2:]]
     report = {
@@ -161,6 +170,7 @@ def compare(
         ],
     }
     text = json.dumps(report, indent=1)
+    out.mkdir(parents=True, exist_ok=True)
     (out / "twins.json").write_text(text)
     _draw(runs, report, out / "twins.png")
     held: dict[str, Any] = json.loads(text)
@@ -204,6 +214,32 @@ def _run(task: Classify | Outline, options: Options, out: Path, plan: Plan, whic
     file.write_text(json.dumps(asdict(run)))
     shutil.rmtree(folder)  # its weights are for the comparison alone
     return run
+
+
+class _FrozenRuns:
+    """Runs that share the features of a start; from scratch each seed has its own."""
+
+    def __init__(self, task: Classify, plan: Plan) -> None:
+        self.task, self.plan = replace(task, options=replace(task.options, fold=plan.fold)), plan
+        self.learnt = task.examples.parted(plan.fold)[0]
+        self.held: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, share: float, seed: int, start: Start) -> Run:
+        begun, key = time.perf_counter(), (start.name, 0 if start.init else seed)
+        if key not in self.held:
+            self.held[key] = features_of(self.task, start.init, seed)
+        features, judged = self.held[key]
+        places = drawn(self.learnt, share, seed)
+        labels = self.learnt.labels[places]
+        with torch.enable_grad():
+            layer = fitted(features[places], labels, exclusive=self.task.exclusive)
+        with torch.inference_mode():
+            score = self.task.score(layer(judged))
+        if score is None:
+            raise BadPlan(f"fold {self.plan.fold} has nothing to judge by")
+        patients = round(share * _patients(self.learnt))
+        seconds = round(time.perf_counter() - begun, 1)
+        return Run(share, patients, len(places), seed, start.name, round(score, 5), seconds)
 
 
 def within(examples: Examples, share: float, fold: int) -> Examples:
@@ -255,7 +291,8 @@ def _draw(runs: Sequence[Run], report: dict[str, Any], file: Path) -> None:
     counts = sorted({run.patients for run in runs})
     axis.set_xticks(counts, [str(count) for count in counts], minor=False)
     axis.minorticks_off()
-    axis.set_title(f"{report['pipeline']}: {report['network']}, {report['plan']['steps']} steps", fontsize=10)
+    how = "the last layer alone" if report["plan"]["frozen"] else f"{report['plan']['steps']} steps"
+    axis.set_title(f"{report['pipeline']}: {report['network']}, {how}", fontsize=10)
     axis.legend()
     figure.savefig(file, dpi=110)
     plt.close(figure)
