@@ -32,7 +32,7 @@ from pipelines.series import Series
 from pipelines.study import Study
 from pipelines.ventricle import Beat, beat, ejection_fraction, level_gaps, volume
 
-CARD = Path(__file__).parent / "weights" / "mr_heart-1.1.0.json"
+CARD = Path(__file__).parent / "weights" / "mr_heart-1.2.0.json"
 LABEL = "left ventricle"
 LOOK = Middle((128, 128), share=0.5)
 DOMAIN = Domain(
