@@ -218,11 +218,23 @@ def test_of_an_index_only_the_rows_of_the_split_are_seen(slices: Path, tmp_path:
 
 
 def test_the_command_makes_weights_that_the_next_command_takes(slices: Path, tmp_path: Path) -> None:
-    given = ("--network", "squeeze_classifier", "--side", "32", "--epochs", "1", "--out", tmp_path / "run")
+    given = (
+        "--network",
+        "squeeze_classifier",
+        "--side",
+        "32",
+        "--epochs",
+        "1",
+        "--fold",
+        "none",
+        "--out",
+        tmp_path / "run",
+    )
     answer = run("pretrain", "mr_brain_type", "--data", slices, *given, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
     made = tmp_path / "run" / "pretrained.safetensors"
     assert str(made) in answer.stdout.replace("\n", "")
+    assert facts_of(made)["fold"] == "none"
     assert store.initialise(KINDS["squeeze_classifier"](channels=1, outputs=4), made)
 
 

@@ -28,13 +28,15 @@ from node.errors import BadSettings, NodeError
 @click.option("--init", metavar="FILE[@SHA256]", help="Weights to start from, as ImageNet's; default: from scratch.")
 @click.option("--side", type=click.IntRange(32), help="Rows of the pictures, fewer than the pipeline's: sooner done.")
 @click.option("--split", "splits", multiple=True, default=("train",), show_default=True, help="Rows of an index.csv.")
-@click.option("--fold", default=4, show_default=True, type=click.IntRange(0, 4), help="Kept apart, to be judged on.")
+@click.option(
+    "--fold", default="4", show_default=True, type=click.Choice([*"01234", "none"]), help="Kept apart, judged on."
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--device", help="cpu, or cuda; default: a GPU where there is one.")
 @click.option("--resume", is_flag=True, help="Go on where a stopped run left off.")
 def pretrain(
     pipeline: str, folders: tuple[str, ...], target: Path, budget: str | None, epochs: int | None, part: str | None,
-    network: str | None, init: str | None, side: int | None, splits: tuple[str, ...], fold: int, seed: int,
+    network: str | None, init: str | None, side: int | None, splits: tuple[str, ...], fold: str, seed: int,
     device: str | None, resume: bool,
 ) -> None:  # fmt: skip
     """Teach a network's features on studies without labels: weights for `wetread train --init`.
@@ -72,7 +74,7 @@ def pretrain(
                 epochs=epochs,
                 side=side,
                 seed=seed,
-                fold=fold,
+                fold=None if fold == "none" else int(fold),
                 splits=splits,
                 resume=resume,
                 device=device,
