@@ -33,9 +33,9 @@ _CLOSEST, _WIDEST = 0.5, 2.0  # times that a feature's deviation may be changed
 
 
 OUTLINES = (
-    "leaving an institution out cost outlines nothing that could be measured, and neither greys matched to the source "
-    "nor the site's batch norms made them better (benchmarks/adaptation_outlines.md); to learn from outlines of the "
-    "site is what is left: wetread train"
+    "leaving an institution out cost outlines nothing that could be measured, and neither greys matched to the source, "
+    "the site's batch norms nor pictures changed more at random made them better (benchmarks/adaptation_outlines.md); "
+    "to learn from outlines of the site is what is left: wetread train"
 )
 
 
