@@ -97,7 +97,7 @@ def _as_postgres() -> dict[str, Any]:
 
 
 def _wait_for(cluster: Cluster, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
+    for _ in range(1200):
         try:
             return cluster.execute("SELECT 1")
         except psycopg.OperationalError:

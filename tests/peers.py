@@ -11,12 +11,12 @@ import contextlib
 import functools
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,8 +27,10 @@ from typing import Any
 import pytest
 
 from tests.proxy import way_out
+from tests.waiting import PATIENCE, until
 
 ROOT = Path(__file__).resolve().parent.parent
+OURS = range(20_000, 32_000)  # ports below those that Linux gives by itself (ip_local_port_range)
 SHARED = ROOT.parent / "shared"
 
 DICOMWEB_PLUGINS = (
@@ -59,10 +61,18 @@ def where(program: str) -> str | None:
     return shutil.which(program, path=path) or shutil.which(program, path="/usr/sbin:/sbin")
 
 
+_ports = iter(random.sample(OURS, len(OURS)))
+
+
 def free_port() -> int:
-    """A TCP port of loopback that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """A TCP port of loopback that nobody listens on now.
+
+    Not one that the kernel picks: those it also gives to whoever connects or listens next, before the test does.
+    """
+    for port in _ports:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
 
 
 @dataclass
@@ -82,10 +92,10 @@ class Peer:
             return
         self.process.terminate()
         try:
-            self.process.wait(15)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(5)
+            self.process.wait(60)
 
 
 @dataclass
@@ -118,7 +128,7 @@ class Orthanc(Peer):
         request = urllib.request.Request(self.url + path)
         if self.user:
             request.add_header("Authorization", "Basic " + base64.b64encode(":".join(self.user).encode()).decode())
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return bytes(answer.read())
 
     def json(self, path: str) -> Any:
@@ -172,14 +182,9 @@ def _start(
         return subprocess.Popen(relay, stdout=out, stderr=subprocess.STDOUT, pass_fds=fds)
 
 
-def wait_until(answers: Callable[[], bool], what: str, *, seconds: float = 30.0) -> None:
-    """Return when ``answers()`` is true; raise with a sentence when it is not within ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if answers():
-            return
-        time.sleep(0.05)
-    raise TimeoutError(f"{what} did not happen within {seconds:.0f} s")
+def wait_until(answers: Callable[[], object], what: str) -> None:
+    """Return when ``answers()`` is true; fail when it is not after a long time."""
+    until(answers, what=what)
 
 
 def _echoes(port: int, aet: str) -> bool:
@@ -188,7 +193,7 @@ def _echoes(port: int, aet: str) -> bool:
     from pynetdicom.sop_class import Verification
 
     ae = AE("PEERS")
-    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = 2
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = 10
     ae.add_requested_context(Verification)
     association = ae.associate("127.0.0.1", port, ae_title=aet)
     if not association.is_established:
@@ -205,7 +210,7 @@ def _ready(peer: Peer, answers: Callable[[], bool]) -> None:
             raise RuntimeError(f"{peer.aet} ended with status {peer.process.returncode}: {said}")
         return answers()
 
-    wait_until(answered, f"an answer of {peer.aet} at port {peer.dicom_port}", seconds=60)
+    wait_until(answered, f"an answer of {peer.aet} at port {peer.dicom_port}")
 
 
 @contextlib.contextmanager

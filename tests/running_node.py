@@ -18,6 +18,7 @@ import httpx
 
 from node.ledger import Ledger
 from tests.peers import ROOT, Orthanc, free_port, where
+from tests.waiting import PATIENCE, until
 
 MR_BRAIN = """
 [pipelines.mr_brain]
@@ -48,7 +49,7 @@ class Node:
         command = [where("storescu") or "", "+sd", "+r", "+sp", "*.dcm", "-aec", "WETREAD", "-aet", "CT1"]
         environment = {**os.environ, "TCP_NODELAY": "1"}
         target = ["127.0.0.1", str(self.dicom_port), str(folder)]
-        subprocess.run([*command, *target], check=True, env=environment, capture_output=True, timeout=120)
+        subprocess.run([*command, *target], check=True, env=environment, capture_output=True, timeout=PATIENCE)
 
     def evidence(self, study_uid: str, *, count: int, sop_class: str = "", seconds: float = 240) -> list[Item]:
         """What the PACS has of the study (of this SOP class) by QIDO-RS, when it has at least ``count`` of it."""
@@ -56,7 +57,7 @@ class Node:
         found = []
         while time.monotonic() < until:
             wanted = {"SOPClassUID": sop_class} if sop_class else {}
-            answer = httpx.get(f"{self.pacs.dicom_web}/studies/{study_uid}/instances", params=wanted, timeout=20)
+            answer = httpx.get(f"{self.pacs.dicom_web}/studies/{study_uid}/instances", params=wanted, timeout=PATIENCE)
             found = answer.json() if answer.status_code == 200 and answer.content else []
             if len(found) >= count:
                 return found
@@ -106,19 +107,23 @@ url = "{pacs.dicom_web}"
         finally:
             process.send_signal(signal.SIGTERM)
             try:
-                assert process.wait(60) == 0, (folder / "node.log").read_text()[-3000:]
+                assert process.wait(PATIENCE) == 0, (folder / "node.log").read_text()[-3000:]
             finally:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
 
 
 def _wait_until_ready(node: Node, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        assert process.poll() is None, (node.folder / "node.log").read_text()[-3000:]
+    said = node.folder / "node.log"
+
+    def is_ready() -> bool:
+        assert process.poll() is None, said.read_text()[-3000:]
         try:
-            if httpx.get(f"http://127.0.0.1:{node.web_port}/health", timeout=5).status_code == 200:
-                return
+            return httpx.get(f"http://127.0.0.1:{node.web_port}/health", timeout=30).status_code == 200
         except httpx.HTTPError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError((node.folder / "node.log").read_text()[-3000:])
+            return False
+
+    try:
+        until(is_ready, 2 * PATIENCE, "the node is ready")
+    except AssertionError as late:
+        raise AssertionError(f"{late}: {said.read_text()[-3000:]}") from None

@@ -31,6 +31,10 @@ class Scp:
         """What it saw: ``requested``, then ``store <SOP Instance UID>``, ``find``, ``commit`` and so on, in order."""
         return self.log.read_text().split("\n")[:-1]
 
+    def report(self) -> None:
+        """Tell it to report on what it was asked to keep."""
+        self.log.with_suffix(".report").touch()
+
 
 @contextlib.contextmanager
 def scp(folder: Path, **script: Any) -> Iterator[Scp]:
@@ -45,7 +49,7 @@ def scp(folder: Path, **script: Any) -> Iterator[Scp]:
         yield Scp(int(process.stdout.readline()), log)
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 def _serve(log: Path, script: dict[str, Any]) -> None:
@@ -57,7 +61,7 @@ def _serve(log: Path, script: dict[str, Any]) -> None:
     ``find_status``: what C-FIND is answered. ``counts``: how many instances it says that any study has, one
     number after the other, the last for ever. ``report_to``: {port, after, roles}: the report on storage
     commitment goes to that port, so many seconds later, on an association of its own, with role selection or without;
-    ``after`` None: never.
+    ``after`` None: once ``Scp.report`` was called.
     """
     from pydicom import Dataset
     from pynetdicom import AE, build_role, evt
@@ -116,9 +120,15 @@ def _serve(log: Path, script: dict[str, Any]) -> None:
         association = event.assoc
         if "report_to" not in script:
             threading.Timer(0.2, lambda: report(association, request)).start()
-        elif script["report_to"]["after"] is not None:
-            threading.Timer(script["report_to"]["after"], lambda: call(request)).start()
+        else:
+            threading.Thread(target=report_by_call, args=(request,), daemon=True).start()
         return 0x0000, None
+
+    def report_by_call(request: Any) -> None:
+        while script["report_to"]["after"] is None and not log.with_suffix(".report").exists():
+            time.sleep(0.05)
+        time.sleep(script["report_to"]["after"] or 0.0)
+        call(request)
 
     def call(request: Any) -> None:
         caller = AE("SCRIPTED")

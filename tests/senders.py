@@ -28,9 +28,11 @@ from node.listener import ListenerOptions, Patience
 from node.spool import Arrival
 from tests.peers import ROOT
 from tests.slices import CT, slice_of
+from tests.waiting import PATIENCE
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 VERIFICATION = "1.2.840.10008.1.1"
+COUNTED = ("Pss_Anon:", "Pss_Shmem:")
 
 
 def ct(number: int = 1, *, size: int = 16, **elements: Any) -> Dataset:
@@ -61,6 +63,7 @@ class Notebook:
 
     arrivals: list[Arrival] = field(default_factory=list)
     settled: list[tuple[str, float]] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)  # seconds, of each of ``settled`` when it was told
     broken: bool = False
 
     def now(self) -> float:
@@ -74,7 +77,9 @@ class Notebook:
     def settle_at(self, study_uids: Iterable[str], when: float) -> None:
         if self.broken:
             raise ConnectionError("the database does not answer")
-        self.settled += [(uid, when) for uid in study_uids]
+        for uid in study_uids:
+            self.settled.append((uid, when))
+            self.waits.append(when - self.now())
 
     def commitment_reported(self, transaction_uid: str, held: Sequence[str], failed: Sequence[str]) -> str:
         return "nobody asked for it"
@@ -112,8 +117,8 @@ class Raw:
         host: str = "127.0.0.1",
         connection: socket.socket | None = None,
     ) -> None:
-        self.socket = connection or socket.create_connection((host, port), timeout=20)
-        self.socket.settimeout(20)
+        self.socket = connection or socket.create_connection((host, port), timeout=PATIENCE)
+        self.socket.settimeout(PATIENCE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.sendall(association_request(caller, called, contexts))
         self.answer = self.pdu()
@@ -231,17 +236,20 @@ def listener_process(folder: Path, *arguments: str) -> Iterator[tuple[subprocess
     finally:
         if process.poll() is None:
             process.kill()
-        process.wait(10)
+        process.wait(60)
         if process.stdout:
             process.stdout.close()
 
 
 def resident_mb(process: subprocess.Popen[str]) -> float:
-    """Memory of a process and its children, what they share counted once (proportional set size)."""
+    """Memory of a process and its children, what they share counted once (proportional set size).
+
+    Without the files that it has mapped: its share of a library grows when another process that uses it ends.
+    """
     family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
     total = 0.0
     for pid in family:
         with contextlib.suppress(OSError):
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) / 1000
+            total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith(COUNTED)) / 1000
     return total

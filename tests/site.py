@@ -27,8 +27,8 @@ from node.web.site import Model, Place, Site, disk_check
 from tests.findings import ALGORITHM, lesion, outlined, saved, slices, study_of, written
 from tests.ledgers import upgraded_file
 from tests.peers import free_port
+from tests.waiting import PATIENCE, until
 
-PATIENCE = 60.0  # seconds that a loaded machine may take to answer
 get, post = functools.partial(httpx.get, timeout=PATIENCE), functools.partial(httpx.post, timeout=PATIENCE)
 
 SCRIPT = "<script>alert(1)</script>"
@@ -208,6 +208,15 @@ def site_of(home: Home, **others: Any) -> Site:
     return replace(site, **others)
 
 
+def answers(url: str) -> bool:
+    """Whether a web server answers there; one that nobody reaches yet does not."""
+    try:
+        get(url)
+    except httpx.TransportError:
+        return False
+    return True
+
+
 @contextmanager
 def serving(home: Home, **others: Any) -> Iterator[str]:
     """The web server over a real socket; its address."""
@@ -218,14 +227,9 @@ def serving(home: Home, **others: Any) -> Iterator[str]:
     thread.start()
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(200):
-            try:
-                get(f"{url}/health/live")
-                break
-            except httpx.ConnectError:
-                time.sleep(0.05)
+        until(lambda: answers(f"{url}/health/live"), what="the web server answers")
         yield url
     finally:
         stop.set()
-        thread.join(15)
+        thread.join(PATIENCE)
     assert not thread.is_alive()

@@ -192,7 +192,7 @@ def test_several_processes_record_at_once_and_the_chain_is_one(trail: Trail) -> 
     writers = [
         subprocess.Popen([sys.executable, "-c", program, str(trail.folder), name], cwd=ROOT) for name in ("a", "b", "c")
     ]
-    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    assert [writer.wait(120) for writer in writers] == [0, 0, 0]
     found = trail.verify()
     assert (found.broken, found.count) == (None, 75)
 

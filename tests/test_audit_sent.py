@@ -27,6 +27,7 @@ from tests import peers
 from tests.peers import free_port
 from tests.scripted import Authority, tls_server
 from tests.senders import Notebook, echo
+from tests.waiting import PATIENCE
 from tests.workplace import Workplace, pacs, until
 
 ANNA = Actor("anna")
@@ -65,7 +66,7 @@ def collector(context: ssl.SSLContext, port: int, *, hangs_up_after: int = 10**9
         while not stop.is_set():
             with contextlib.suppress(OSError):
                 plain, _ = door.accept()
-                plain.settimeout(5)
+                plain.settimeout(60)
                 with context.wrap_socket(plain, server_side=True) as line:
                     line.settimeout(0.1)
                     read(line)
@@ -78,7 +79,7 @@ def collector(context: ssl.SSLContext, port: int, *, hangs_up_after: int = 10**9
         yield heard
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(PATIENCE)
         door.close()
 
 
@@ -101,7 +102,7 @@ def forwarding(trail: Trail, to: Collector) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(PATIENCE)
 
 
 def numbers(heard: Heard) -> list[int]:
@@ -136,7 +137,7 @@ def test_a_collector_that_was_away_or_hung_up_misses_nothing(trail: Trail, autho
             until(lambda: len(first.messages) >= 7, what="the first collector has some")
         trail.record(*[log_used(ANNA)] * 5)
         with collector(server, port) as second:
-            until(lambda: trail.sent(to.name) == 25, seconds=60, what="the second has the rest")
+            until(lambda: trail.sent(to.name) == 25, what="the second has the rest")
     assert set(numbers(first)) | set(numbers(second)) == set(range(1, 26))
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from pydicom.uid import generate_uid
 
 from node.warm import Child, Died, Limits, NotWanted, PipelineFault, StudyFault, TookTooLong, TookTooMuch
 from pipelines.forms import USUAL
+from tests.waiting import PATIENCE, has_ended
 from tests.workplace import ROOT, study_files, until, use
 
 MIB = 1 << 20
@@ -48,7 +48,7 @@ def ask(files: list[Path], out: Path, pipeline: str = "Quick") -> dict[str, Any]
     }
 
 
-def read(child: Child, question: dict[str, Any], *, seconds: float = 30.0) -> dict[str, Any]:
+def read(child: Child, question: dict[str, Any], *, seconds: float = PATIENCE) -> dict[str, Any]:
     return child.read(question, seconds=seconds, wanted=lambda: True)
 
 
@@ -92,10 +92,8 @@ def test_a_crash_is_said_and_the_next_study_is_read(
 def test_who_takes_too_long_is_killed(child: Child, files: list[Path], tmp_path: Path) -> None:
     child.load(use("Loops"))
     process = psutil.Process(child.pid)
-    begun = time.monotonic()
     with pytest.raises(TookTooLong, match="longer than the limit of 1 s"):
         read(child, ask(files, tmp_path, "Loops"), seconds=1.0)
-    assert time.monotonic() - begun < 2.5
     assert not process.is_running()
 
 
@@ -168,14 +166,14 @@ def test_a_child_has_its_threads_and_its_device_and_no_password(
 def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     program = (
         "import time; from node.warm import Child, Limits; "
-        f"child = Child(Limits()); child.load({use('Quick')!r}); print(child.pid, flush=True); time.sleep(60)"
+        f"child = Child(Limits()); child.load({use('Quick')!r}); print(child.pid, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
-    until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE, 5.0)
+    until(lambda: has_ended(child))
 
 
 def test_a_report_says_why_a_study_is_not_read_and_goes_under_no_name_that_may_be_wrong(
@@ -184,7 +182,7 @@ def test_a_report_says_why_a_study_is_not_read_and_goes_under_no_name_that_may_b
     about = {"reason": "it took too long", "algorithm": child.load(use("Quick"))["algorithm"]}
     child.close()  # and another is started, which does not load the pipeline
     question = ask(files, tmp_path / "out", "Damaged") | about
-    (run,) = child.report(question, seconds=30.0, wanted=lambda: True)["runs"]
+    (run,) = child.report(question, seconds=PATIENCE, wanted=lambda: True)["runs"]
     assert (run["status"], run["reason"]) == ("failed", "it took too long")
     (report,) = (dcmread(path) for path in run["objects"])
     assert (report.Modality, report.PatientID) == ("SR", "SYN-1")
@@ -194,5 +192,5 @@ def test_a_report_says_why_a_study_is_not_read_and_goes_under_no_name_that_may_b
     dcmwrite(tmp_path / "other.dcm", other)
     question = ask([*files, tmp_path / "other.dcm"], tmp_path / "none") | about
     with pytest.raises(StudyFault, match="nothing is written under a name that may be the wrong one"):
-        child.report(question, seconds=30.0, wanted=lambda: True)
+        child.report(question, seconds=PATIENCE, wanted=lambda: True)
     assert not (tmp_path / "none").exists()

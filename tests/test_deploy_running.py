@@ -26,6 +26,7 @@ from pynetdicom.sop_class import LabelMapSegmentationStorage
 
 from pipelines.synthetic import brain_mr
 from tests import peers
+from tests.waiting import PATIENCE
 
 DEPLOY = peers.ROOT / "deploy"
 USER = ("wetread", "correct horse")
@@ -50,7 +51,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def store(pacs: peers.Orthanc, aet: str, image: Dataset) -> int:
     """The status of C-STORE, or -1 where Orthanc accepts no association or no image."""
     ae = AE(aet)
-    ae.acse_timeout = ae.dimse_timeout = 10
+    ae.acse_timeout = ae.dimse_timeout = PATIENCE
     ae.add_requested_context(image.SOPClassUID, image.file_meta.TransferSyntaxUID)
     association = ae.associate(pacs.host, pacs.dicom_port, ae_title="ORTHANC")
     if not association.is_established:
@@ -63,7 +64,7 @@ def store(pacs: peers.Orthanc, aet: str, image: Dataset) -> int:
 
 def accepts(pacs: peers.Orthanc, aet: str, sop_class: str) -> bool:
     ae = AE(aet)
-    ae.acse_timeout = 10
+    ae.acse_timeout = PATIENCE
     ae.add_requested_context(sop_class)
     association = ae.associate(pacs.host, pacs.dicom_port, ae_title="ORTHANC")
     if not association.is_established:
@@ -77,7 +78,7 @@ def status_of(url: str, *, user: tuple[str, str] | None = None, method: str = "G
     if user:
         request.add_header("Authorization", "Basic " + base64.b64encode(":".join(user).encode()).decode())
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -132,17 +133,17 @@ def viewer(pacs: peers.Orthanc, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 def opens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 10):
         return True
     return False
 
 
 def test_the_viewer_is_cross_origin_isolated(viewer: str) -> None:
-    with urllib.request.urlopen(f"{viewer}/viewer?StudyInstanceUIDs=1.2.3", timeout=5) as answer:
+    with urllib.request.urlopen(f"{viewer}/viewer?StudyInstanceUIDs=1.2.3", timeout=PATIENCE) as answer:
         assert b"viewer" in answer.read()
         assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
         assert answer.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
@@ -197,7 +198,7 @@ def test_redis_with_the_made_settings_asks_for_the_password_and_keeps_what_it_ho
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 # prctl(2): PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN: the kernel's own form of MemoryDenyWriteExecute, since Linux 6.3
@@ -229,4 +230,4 @@ def test_a_part_starts_where_memory_cannot_be_made_executable(part: str, tmp_pat
         peers.wait_until(is_up, f"wetread {part} up")
     finally:
         process.terminate()
-        process.wait(40)
+        process.wait(PATIENCE)

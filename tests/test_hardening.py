@@ -9,12 +9,13 @@ import struct
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from node.listener import Listener, Tls, listening
+from node.listener import Listener, Patience, Tls, listening
 from node.spool import Spool
 from tests.peers import wait_until
 from tests.senders import (
@@ -31,6 +32,7 @@ from tests.senders import (
     resident_mb,
 )
 from tests.slices import CT
+from tests.waiting import PATIENCE, has_ended
 
 LIE = struct.pack(">BBL", 4, 0, 0xFFFFFFFF)  # a P-DATA-TF PDU of 4 GiB
 
@@ -42,6 +44,13 @@ def spool(tmp_path: Path) -> Spool:
 
 @pytest.fixture
 def listener(spool: Spool) -> Iterator[Listener]:
+    with listening(options(), spool, Notebook()) as one:
+        yield one
+
+
+@pytest.fixture
+def impatient(spool: Spool) -> Iterator[Listener]:
+    """A listener of short deadlines: even a good sender may be too slow for it, where the machine is busy."""
     with listening(options(patience=hasty()), spool, Notebook()) as one:
         yield one
 
@@ -51,8 +60,8 @@ def files(folder: Path) -> list[Path]:
 
 
 def connected(port: int) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), timeout=20)
-    connection.settimeout(20)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    connection.settimeout(PATIENCE)
     return connection
 
 
@@ -68,9 +77,14 @@ def is_closed(connection: socket.socket) -> bool:
         return True
 
 
+def hang_up(connections: list[socket.socket]) -> None:
+    for connection in connections:
+        connection.close()
+
+
 def pour(connection: socket.socket, piece: bytes, *, pause: float = 0.0) -> bool:
-    """Send the same again and again; whether the other end has closed within 10 s."""
-    end = time.monotonic() + 10
+    """Send the same again and again; whether the other end closes."""
+    end = time.monotonic() + PATIENCE
     try:
         while time.monotonic() < end:
             connection.sendall(piece)
@@ -84,47 +98,54 @@ def pour(connection: socket.socket, piece: bytes, *, pause: float = 0.0) -> bool
 
 
 def test_eighteen_one_byte_connections_lock_nobody_out(spool: Spool) -> None:
-    few = options(max_associations=10, max_associations_per_address=10, patience=hasty())
+    few = options(max_associations=10, max_associations_per_address=10, patience=hasty(request=600))
     with listening(few, spool, Notebook()) as listener:
         silent = [connected(listener.port) for _ in range(18)]
         for connection in silent:
             connection.send(b"\1")
-        began = time.monotonic()
         assert echo(listener.port) == 0
-        assert time.monotonic() - began < 2
-        wait_until(lambda: all(map(is_closed, silent)), "closing at the deadline", seconds=10)
-        assert echo(listener.port) == 0
+        assert not any(map(is_closed, silent))
+        hang_up(silent)
+
+
+def test_connections_that_ask_for_nothing_are_closed_at_the_deadline(impatient: Listener) -> None:
+    silent = [connected(impatient.port) for _ in range(18)]
+    silent[0].send(b"\1")
+    wait_until(lambda: all(map(is_closed, silent)), "closing at the deadline")
+    wait_until(lambda: echo(impatient.port) == 0, "an answer")
 
 
 def test_a_flood_of_silent_connections_costs_the_oldest_of_them_their_place(spool: Spool) -> None:
-    with listening(options(max_waiting=20, patience=hasty(request=30)), spool, Notebook()) as listener:
+    with listening(options(max_waiting=20, patience=hasty(request=600)), spool, Notebook()) as listener:
         silent = [connected(listener.port) for _ in range(40)]
         assert echo(listener.port) == 0
-        wait_until(lambda: sum(map(is_closed, silent)) >= 30, "closing the oldest", seconds=10)
+        wait_until(lambda: sum(map(is_closed, silent)) >= 30, "closing the oldest")
         assert is_closed(silent[0])
         assert not is_closed(silent[-1])
+        hang_up(silent)
 
 
-def test_a_request_that_drips_is_cut_off(listener: Listener) -> None:
-    connection = connected(listener.port)
+def test_a_request_that_drips_is_cut_off(impatient: Listener) -> None:
+    connection = connected(impatient.port)
     connection.sendall(struct.pack(">BBL", 1, 0, 100_000))
     assert pour(connection, b"\0", pause=0.05)
 
 
 def test_an_instance_that_stalls_is_cut_off_and_its_place_is_free(spool: Spool) -> None:
-    with listening(options(max_associations=1, patience=hasty()), spool, Notebook()) as listener:
+    with listening(options(max_associations=1, patience=Patience(pdu=2.0)), spool, Notebook()) as listener:
         stalled = Raw(listener.port)
+        assert stalled.accepted
         first, second = list(Raw.store_pdus(encoded(ct(1)), "1.2.3.4.1"))[:2]
         stalled.socket.sendall(first + second[:100])
-        with Raw(listener.port) as other:
-            assert other.rejection == (2, 3, 2)
-        wait_until(lambda: is_closed(stalled.socket), "cutting off", seconds=10)
-        wait_until(lambda: echo(listener.port) == 0, "the place", seconds=5)
+        wait_until(lambda: is_closed(stalled.socket), "cutting off")
+        wait_until(lambda: echo(listener.port) == 0, "the place")
     assert files(spool.root) == []
 
 
-def test_an_idle_association_is_ended(listener: Listener) -> None:
-    with Raw(listener.port) as idle:
+def test_an_idle_association_is_ended(spool: Spool) -> None:
+    idling = options(patience=Patience(idle=2.0))
+    with listening(idling, spool, Notebook()) as listener, Raw(listener.port) as idle:
+        assert idle.accepted
         assert idle.pdu()[0] == 7
 
 
@@ -137,13 +158,16 @@ def test_one_silent_client_does_not_stop_a_listener_with_tls(spool: Spool, tmp_p
         subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
     except FileNotFoundError:
         pytest.skip("not installed here: openssl")
-    with listening(options(tls=Tls(certificate, key), patience=hasty()), spool, Notebook()) as listener:
-        silent = connected(listener.port)
+    secure = options(tls=Tls(certificate, key), patience=hasty(request=600))
+    with listening(secure, spool, Notebook()) as listener, connected(listener.port) as silent:
         trusting = ssl.create_default_context(cafile=certificate)
         trusting.check_hostname = False
         with Raw(listener.port, connection=trusting.wrap_socket(connected(listener.port))) as sender:
             assert sender.store(encoded(ct(1)), sop_uid="1.2.3.4.1") == 0
-        wait_until(lambda: is_closed(silent), "closing at the deadline", seconds=10)
+        assert not is_closed(silent)
+    with listening(replace(secure, patience=hasty()), spool, Notebook()) as listener:
+        silent = connected(listener.port)
+        wait_until(lambda: is_closed(silent), "closing at the deadline")
 
 
 def test_too_many_associations_are_told_so(spool: Spool) -> None:
@@ -169,7 +193,7 @@ def test_a_pdu_of_four_gibibytes_is_not_read(tmp_path: Path) -> None:
         for connection in (connected(port), Raw(port).socket):
             connection.sendall(LIE)
             assert pour(connection, b"\0" * (1 << 20))
-        assert resident_mb(process) - before < 20
+        assert resident_mb(process) - before < 100
         assert echo(port) == 0
 
 
@@ -204,7 +228,7 @@ def test_a_command_set_without_end_is_aborted(tmp_path: Path) -> None:
         before = resident_mb(process)
         piece = struct.pack(">BBLLBB", 4, 0, 60006, 60002, 1, 1) + b"\0" * 60000
         assert pour(sender.socket, piece)
-        assert resident_mb(process) - before < 20
+        assert resident_mb(process) - before < 100
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -220,8 +244,8 @@ def test_random_damage_stops_nothing_and_leaves_nothing(listener: Listener, spoo
         with connected(listener.port) as connection:
             connection.sendall(bad[: rng.choice([len(bad), rng.randrange(len(bad))])])
     # the associations of one address are capped: a slow machine has to end some of the damaged ones first
-    wait_until(lambda: echo(listener.port) == 0, "an answer to C-ECHO", seconds=10)
-    wait_until(lambda: not files(spool.incoming), "removing partial files", seconds=10)
+    wait_until(lambda: echo(listener.port) == 0, "an answer to C-ECHO")
+    wait_until(lambda: not files(spool.incoming), "removing partial files")
     for arrival in spool.everything():
         assert spool.path(arrival.sha256).is_file()
 
@@ -236,10 +260,10 @@ def test_requests_that_do_not_wait_for_answers_are_held_back(tmp_path: Path) -> 
         sender.socket.sendall(message)
         assert sender.status() == 0
         before = resident_mb(process)  # what the first one of all needs is not asked about
-        for _ in range(100):
+        for _ in range(300):
             sender.socket.sendall(message)
-        assert [sender.status() for _ in range(100)] == [0] * 100
-        assert resident_mb(process) - before < 30  # of 52 MB sent
+        assert [sender.status() for _ in range(300)] == [0] * 300
+        assert resident_mb(process) - before < 80  # of 157 MB sent
 
 
 def test_a_large_instance_is_not_held_in_memory(tmp_path: Path) -> None:
@@ -255,7 +279,7 @@ def test_a_large_instance_is_not_held_in_memory(tmp_path: Path) -> None:
             control = 2 if number == frames - 1 else 0
             sender.socket.sendall(struct.pack(">BBLLBB", 4, 0, len(frame) + 6, len(frame) + 2, 1, control) + frame)
         assert sender.status() == 0
-        assert resident_mb(process) - before < 40  # of 100 MB sent
+        assert resident_mb(process) - before < 70  # of 105 MB sent
     (path,) = files(tmp_path / "spool" / "objects")
     assert path.stat().st_size > frames * len(frame)
 
@@ -362,11 +386,7 @@ def test_no_process_outlives_the_listener(tmp_path: Path) -> None:
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) == 2
         process.kill()
-        wait_until(lambda: not any(map(_is_alive, family)), "the end of its processes", seconds=5)
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+        wait_until(lambda: all(map(has_ended, family)), "the end of its processes")
 
 
 # The line
@@ -380,7 +400,7 @@ def test_drops_in_the_middle_of_an_instance_leave_nothing(listener: Listener, sp
         if number % 2:  # a reset instead of an orderly end
             sender.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         sender.socket.close()
-    wait_until(lambda: files(spool.root) == [], "removing partial files", seconds=10)
+    wait_until(lambda: files(spool.root) == [], "removing partial files")
     with Raw(listener.port) as sender:
         assert sender.store(encoded(ct(1)), sop_uid="1.2.3.4.1") == 0
 
@@ -389,5 +409,5 @@ def test_a_release_in_the_middle_of_an_instance_leaves_nothing(listener: Listene
     with Raw(listener.port) as sender:
         sender.socket.sendall(b"".join(list(Raw.store_pdus(encoded(ct(1)), "1.2.3.4.1", chunk=100))[:3]))
         sender.release()
-    wait_until(lambda: files(spool.root) == [], "removing partial files", seconds=10)
+    wait_until(lambda: files(spool.root) == [], "removing partial files")
     assert echo(listener.port) == 0

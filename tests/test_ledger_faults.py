@@ -34,6 +34,7 @@ from tests.ledgers import (
     url,
     wanted,
 )
+from tests.waiting import PATIENCE
 
 __all__ = ["blank_url", "cluster", "cluster_template", "ledger", "url"]  # fixtures
 
@@ -53,7 +54,7 @@ def in_processes(count: int, target: Any, *arguments: Any) -> list[Any]:
             process.start()
         said = [_next(answers, processes) for _ in processes]
         for process in processes:
-            process.join(30)
+            process.join(PATIENCE)
         assert [process.exitcode for process in processes] == [0] * count
         return said
     finally:
@@ -71,14 +72,18 @@ def _next(answers: Any, processes: list[Any]) -> Any:
 
 def claim_all(answers: Any, gate: Any, number: int, url: str) -> None:
     ledger = Ledger(url)
-    gate.wait(60)
+    gate.wait(PATIENCE)
     mine = []
+    first_round = True
     while ready := ledger.ready(100):
         order = [job_id for job_id, _ in ready]
         random.Random(number).shuffle(order)  # everybody reaches for everything, not in step
         for job_id in order[:25]:
             if claim := ledger.claim(job_id, owner=f"worker {number}", lease_seconds=600, now=100):
                 mine.append(claim.job.id)
+        if first_round:
+            gate.wait(PATIENCE)  # nobody goes on before everybody had something
+            first_round = False
     ledger.close()
     answers.put(mine)
 
@@ -97,7 +102,7 @@ def claim_deliveries(answers: Any, gate: Any, number: int, url: str, per_destina
     ledger = Ledger(url)
     claims = []
     for ids in per_destination:
-        gate.wait(60)
+        gate.wait(PATIENCE)
         claims.append(ledger.claim_delivery(ids[number], f"sender {number}", 600, 100))
     ledger.close()
     answers.put([claim.delivery.destination for claim in claims if claim])
@@ -113,7 +118,7 @@ def test_several_processes_do_not_overrun_a_destination(ledger: Ledger, url: str
 
 def settle_all(answers: Any, gate: Any, number: int, url: str) -> None:
     ledger = Ledger(url)
-    gate.wait(60)
+    gate.wait(PATIENCE)
     jobs = [job.id for study_uid in ledger.due(9999) for job in ledger.settle(study_uid, [wanted()], now=10)]
     ledger.close()
     answers.put(jobs)
@@ -130,7 +135,7 @@ def test_several_clocks_settle_every_study_once(ledger: Ledger, url: str) -> Non
 def record_everything(answers: Any, gate: Any, number: int, url: str) -> None:
     """The same studies as everybody, in an order of one's own, in batches that cut across them."""
     ledger = Ledger(url)
-    gate.wait(60)
+    gate.wait(PATIENCE)
     everything = [arrival(image, study=f"1.2.{study}") for study in range(6) for image in range(20)]
     random.Random(number).shuffle(everything)
     for start in range(0, len(everything), 15):
@@ -147,7 +152,7 @@ def test_several_senders_of_the_same_studies_make_each_image_once(ledger: Ledger
 
 def upgrade(answers: Any, gate: Any, number: int, url: str) -> None:
     ledger = Ledger(url)
-    gate.wait(60)
+    gate.wait(PATIENCE)
     ledger.upgrade()
     ledger.close()
     answers.put(None)
@@ -175,11 +180,11 @@ def test_sigkill_in_the_middle_of_a_record_leaves_all_of_a_batch_or_nothing(ledg
         process = fresh.Process(target=record_for_ever, args=(url, theirs))
         process.start()
         theirs.close()
-        assert ours.poll(60)
+        assert ours.poll(PATIENCE)
         time.sleep(0.02 + 0.007 * cycle)
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
-        process.join(30)
+        process.join(PATIENCE)
         promised = max(promised, last_of(ours))
         studies = {entry.uid: entry.arrived for entry in ledger.studies(1_000_000)}
         assert set(studies.values()) == {PER_STUDY}
@@ -205,11 +210,11 @@ def test_a_killed_writer_leaves_a_sound_file(tmp_path: Path) -> None:
     process = fresh.Process(target=record_for_ever, args=(f"sqlite:///{file}", theirs))
     process.start()
     theirs.close()
-    assert ours.poll(60)
+    assert ours.poll(PATIENCE)
     time.sleep(0.05)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
-    process.join(30)
+    process.join(PATIENCE)
     with sqlite3.connect(file) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     opened.close()
@@ -303,7 +308,7 @@ def test_a_backlog_is_claimed_quickly_and_the_urgent_one_first(ledger: Ledger) -
     began = time.perf_counter()
     assert ledger.ready(100, limit=10)[0] == (urgent.id, 0)
     claimed(ledger, urgent, at=100)
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < 30
 
 
 @pytest.mark.parametrize("settings", ["sqlite:///{}/with space %41?.sqlite"])

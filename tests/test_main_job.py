@@ -9,7 +9,6 @@ import csv
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,9 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import dcmread
 
+from node.ledger import Delivery
 from pipelines.synthetic import Truth, brain_mr
 from tests.peers import ROOT, needs, needs_shared, orthanc, where
 from tests.running_node import Item, Node, run, running
+from tests.waiting import until
 
 pytestmark = [needs("Orthanc", "storescu", "redis-server"), pytest.mark.timeout(600)]
 SEG, SR = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.88.34"
@@ -66,11 +67,14 @@ def test_the_pacs_gets_a_report_that_is_not_verified(node: Node, lesion: Truth) 
 
 def test_delivered_means_read_back_at_both_destinations(node: Node, lesion: Truth) -> None:
     node.evidence(lesion.study_uid, count=2)
-    for _ in range(100):
-        deliveries = node.ledger.study(lesion.study_uid).deliveries
-        if len(deliveries) == 2 and all(one.verified for one in deliveries):
-            break
-        time.sleep(0.2)
+    ledger = node.ledger
+
+    def verified() -> tuple[Delivery, ...]:
+        found = ledger.study(lesion.study_uid).deliveries
+        return found if len(found) == 2 and all(one.verified for one in found) else ()
+
+    deliveries: tuple[Delivery, ...] = until(verified, what="both destinations were asked back")
+    ledger.close()
     assert {(one.destination, one.state, one.verified) for one in deliveries} == {
         ("PACS", "DELIVERED", True),
         ("WEB", "DELIVERED", True),

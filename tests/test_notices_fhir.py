@@ -13,6 +13,7 @@ from node.ledger import DeliveryState
 from node.notices import Receiver, fhir
 from tests.noticing import Noticing, noticing
 from tests.receivers import Told, receiver
+from tests.waiting import PATIENCE
 
 __all__ = ["noticing"]  # fixture
 
@@ -24,7 +25,7 @@ def ehr(tmp_path: Path) -> Iterator[Told]:
 
 
 def to(ehr: Told, **others: Any) -> Receiver:
-    return Receiver("EHR", "fhir", **{"url": f"http://127.0.0.1:{ehr.port}/fhir/", "answer_seconds": 3.0} | others)
+    return Receiver("EHR", "fhir", **{"url": f"http://127.0.0.1:{ehr.port}/fhir/", "answer_seconds": PATIENCE} | others)
 
 
 def kept(ehr: Told) -> dict[str, dict[str, Any]]:

@@ -20,6 +20,7 @@ from tests.noticing import BLEEDING, Noticing, certificate, noticing
 from tests.peers import free_port
 from tests.receivers import Told, receiver
 from tests.receivers.hl7_faults import fault_of
+from tests.waiting import PATIENCE
 
 __all__ = ["noticing"]  # fixture
 
@@ -33,7 +34,7 @@ def ris(tmp_path: Path) -> Iterator[Told]:
 
 
 def to(port: int, **others: Any) -> Receiver:
-    return Receiver("RIS", "hl7", **{"host": "127.0.0.1", "port": port, "answer_seconds": 3.0} | others)
+    return Receiver("RIS", "hl7", **{"host": "127.0.0.1", "port": port, "answer_seconds": PATIENCE} | others)
 
 
 def notice_of(noticing: Noticing) -> Notice:

@@ -19,6 +19,7 @@ from node.settings import parse
 from tests.noticing import Noticing, certificate, noticing
 from tests.peers import free_port
 from tests.receivers import Told, receiver
+from tests.waiting import PATIENCE
 
 __all__ = ["noticing"]  # fixture
 
@@ -32,7 +33,7 @@ def post(tmp_path: Path) -> Iterator[Told]:
 
 
 def to(port: int, *recipients: str, **others: Any) -> Receiver:
-    given = {"host": "127.0.0.1", "port": port, "sender": "wetread@hospital.example", "answer_seconds": 3.0}
+    given = {"host": "127.0.0.1", "port": port, "sender": "wetread@hospital.example", "answer_seconds": PATIENCE}
     return Receiver("MAIL", "smtp", **given | {"names": False, "recipients": recipients or (A,)} | others)
 
 
@@ -85,14 +86,13 @@ def test_a_mail_server_that_is_off_or_hangs_or_drips_is_tried_later(noticing: No
         def drip() -> None:
             peer, _ = server.accept()
             with peer, suppress(OSError):
-                for _ in range(100):
+                for _ in range(10_000):
                     peer.sendall(b"220-still greeting\r\n")
                     time.sleep(0.1)
 
         threading.Thread(target=drip, daemon=True).start()
-        begun = time.monotonic()
         dripping = noticing.again(number, to(server.getsockname()[1], answer_seconds=1.0))
-    assert (dripping.state, time.monotonic() - begun < 5) == (DeliveryState.WAITING, True)
+    assert dripping.state == DeliveryState.WAITING
 
 
 def test_with_tls_required_nothing_goes_in_the_open_and_the_password_counts(

@@ -14,6 +14,7 @@ from node.ledger import DeliveryState
 from node.notices import Receiver
 from tests.noticing import Noticing, noticing
 from tests.receivers import Told, receiver
+from tests.waiting import PATIENCE
 
 __all__ = ["noticing"]  # fixture
 
@@ -25,7 +26,7 @@ def worklist(tmp_path: Path) -> Iterator[Told]:
 
 
 def to(told: Told, **others: Any) -> Receiver:
-    given = {"url": f"http://127.0.0.1:{told.port}/dicom-web/", "answer_seconds": 3.0}
+    given = {"url": f"http://127.0.0.1:{told.port}/dicom-web/", "answer_seconds": PATIENCE}
     return Receiver("WORKLIST", "ups", **given | others)
 
 

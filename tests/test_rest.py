@@ -48,7 +48,7 @@ def unhurried(home: Home) -> Iterator[str]:
         time.sleep(0.05)
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
-    thread.join(30)
+    thread.join(120)
 
 
 def test_the_trail_is_told_page_by_page_and_that_it_was_read(home: Home) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -19,23 +19,17 @@ import pytest
 
 from node.processes import how_it_ended
 from node.supervisor import Part, Supervisor, supervise
+from tests.waiting import PATIENCE, has_ended, until
 
 ROOT = Path(__file__).parents[1]
-
-
-def until(true: Callable[[], object], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"not so within {seconds} s"
-        time.sleep(0.02)
 
 
 def python(name: str, program: str, **others: object) -> Part:
     return Part(name, (sys.executable, "-u", "-c", program), **others)  # type: ignore[arg-type]
 
 
-SLEEPS = "import time; time.sleep(60)"
-STUBBORN = "import signal, sys, time; signal.signal(15, signal.SIG_IGN); open(sys.argv[1], 'w'); time.sleep(60)"
+SLEEPS = "import time; time.sleep(600)"
+STUBBORN = "import signal, sys, time; signal.signal(15, signal.SIG_IGN); open(sys.argv[1], 'w'); time.sleep(600)"
 
 
 @contextmanager
@@ -77,8 +71,8 @@ def test_a_part_that_always_dies_comes_back_ever_more_slowly() -> None:
 
         until(starts_again)
         first, second = (later - earlier for earlier, later in pairwise(starts))
-        assert first >= 1.0
-        assert second >= 2.0
+        assert first > 0.5  # of the second that it waits: a busy machine may look late at the one start, not the other
+        assert second > 1.5
         assert supervisor.state()["a"]["last_end"] == "ended with status 1"
 
 
@@ -90,7 +84,7 @@ def test_a_part_that_cannot_be_started_does_not_stop_the_others() -> None:
 
 
 def test_every_line_bears_the_name_of_its_part(capfd: pytest.CaptureFixture[str]) -> None:
-    program = "import sys, time; print('out'); print('err', file=sys.stderr); time.sleep(60)"
+    program = "import sys, time; print('out'); print('err', file=sys.stderr); time.sleep(600)"
     lines: set[str] = set()
     with running(python("listen", program), python("web", program)):
         until(lambda: lines.update(capfd.readouterr().err.splitlines()) or len(lines) >= 4)
@@ -98,7 +92,7 @@ def test_every_line_bears_the_name_of_its_part(capfd: pytest.CaptureFixture[str]
 
 
 def test_what_a_part_is_given_comes_by_standard_input_and_stands_in_no_argv_or_environment(tmp_path: Path) -> None:
-    program = "import sys, time; open(sys.argv[1], 'w').write(sys.stdin.read()); time.sleep(60)"
+    program = "import sys, time; open(sys.argv[1], 'w').write(sys.stdin.read()); time.sleep(600)"
     seen = tmp_path / "seen"
     part = Part("a", (sys.executable, "-c", program, str(seen)), given=b"secret" * 50_000)
     assert "secret" not in repr(part)
@@ -118,7 +112,7 @@ def test_stop_drains_all_parts_and_leaves_no_process(tmp_path: Path) -> None:
     until(lambda: state.exists() and all(part["pid"] for part in json.loads(state.read_text()).values()))
     pids = [part["pid"] for part in json.loads(state.read_text()).values()]
     stop.set()
-    thread.join(5.0)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     assert not any(psutil.pid_exists(each) for each in pids)
     assert not state.exists()
@@ -142,7 +136,7 @@ def test_a_part_that_the_others_need_is_stopped_after_them(tmp_path: Path) -> No
         "import signal, sys, time\n"
         "def end(*_):\n"
         "    time.sleep(float(sys.argv[3])); open(sys.argv[1], 'a').write(sys.argv[2]); sys.exit()\n"
-        "signal.signal(15, end); open(sys.argv[1] + sys.argv[2], 'w'); time.sleep(60)"
+        "signal.signal(15, end); open(sys.argv[1] + sys.argv[2], 'w'); time.sleep(600)"
     )
     parts = [
         Part(name, (sys.executable, "-c", program, str(ends), name, pause), needed=name == "redis")
@@ -151,7 +145,7 @@ def test_a_part_that_the_others_need_is_stopped_after_them(tmp_path: Path) -> No
     supervisor = Supervisor(parts)
     supervisor.step()
     until(lambda: all(ends.with_name(f"ends{part.name}").exists() for part in parts))
-    supervisor.drain(10.0)
+    supervisor.drain(PATIENCE)
     assert ends.read_text() == "workredis"
 
 
@@ -167,7 +161,7 @@ def test_the_parts_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     child = json.loads(state.read_text())["a"]["pid"]
     parent.kill()
     parent.wait()
-    until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+    until(lambda: has_ended(child))
 
 
 def test_a_return_code_is_said_in_words() -> None:

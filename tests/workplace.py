@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +16,11 @@ from node.routing import Route
 from node.spool import Spool
 from node.worker import WorkerOptions
 from pipelines.synthetic import ct_slices
+from tests.waiting import until
+
+__all__ = ["ROOT", "Workplace", "events", "pacs", "study_files", "until", "use"]
 
 ROOT = Path(__file__).parents[1]
-
-
-def until(true: Callable[[], Any], seconds: float = 20.0, what: str = "") -> Any:
-    """The first truthy answer; fails after ``seconds``."""
-    end = time.monotonic() + seconds
-    while not (answer := true()):
-        assert time.monotonic() < end, f"not so within {seconds} s: {what}"
-        time.sleep(0.05)
-    return answer
 
 
 def use(name: str) -> str:
