@@ -32,7 +32,7 @@ from node.errors import LostClaim, NodeError, Refusal, Unavailable
 from node.instance import head_of
 from node.ledger import MAX_ATTEMPTS, Claim, Job, JobState, Ledger
 from node.outcome import device_of, evidence_of, make_names_durable, outcome_of, remove_older
-from node.reader import LOAD_AGAIN_SECONDS, Away, NoRoom, Reader
+from node.reader import AWAY_SECONDS, LOAD_AGAIN_SECONDS, Away, NoRoom, Reader
 from node.triage.rules import Rule, raised
 from node.warm import ChildFault, Died, Limits, NotWanted, PipelineFault, StudyFault, TookTooLong, TookTooMuch
 from pipelines.forms import ALONE, USUAL, Form, Kind
@@ -64,6 +64,7 @@ class Rules:
         evidence: The folder that evidence lies under: ``<job key>/<attempt>/<pipeline>/…``.
         forms: What each destination takes.
         drain_seconds: How long a job that runs may go on after the worker was told to stop.
+        away_seconds: How long a job waits for images that cannot be read now; then it fails.
         triage: What makes a study more urgent once it is read.
     """
 
@@ -72,6 +73,7 @@ class Rules:
     time_limit_seconds: float = 600.0
     lease_seconds: float = LEASE_SECONDS
     drain_seconds: float = 20.0
+    away_seconds: float = AWAY_SECONDS
     forms: Mapping[str, frozenset[Form]] = field(default_factory=dict)
     reserve_bytes: int = RESERVE_BYTES
     triage: tuple[Rule, ...] = ()
@@ -183,7 +185,7 @@ class Analysis:
         except ChildFault as fault:
             self._try_again(claim, f"{job.pipeline} was lost while it read the study: {fault}")
         except (NoRoom, Away) as fault:
-            self._put_off(claim, str(fault), NO_ROOM_SECONDS)
+            self._put_off(claim, str(fault), NO_ROOM_SECONDS, away=isinstance(fault, Away))
         else:
             with contextlib.suppress(Unavailable):  # what is left takes room and does no harm
                 remove_older(folder, self._rules.evidence, self._ledger.evidence(job.key))
@@ -215,6 +217,13 @@ class Analysis:
         except (TookTooLong, TookTooMuch) as limit:
             said = f"{claim.job.pipeline} could not read the study: {limit}"
             return self._report(claim, folder, said, limit), JobState.DONE
+        except Away as away:
+            since = claim.job.away_since
+            if since is None or self._ledger.now() - since < self._rules.away_seconds:
+                raise
+            lasting = StudyFault(f"{away}; it has waited {self._rules.away_seconds / 60:.0f} minutes for that to pass")
+            said = f"{claim.job.pipeline} could not read the study: {lasting}"
+            return self._report(claim, folder, said, lasting), JobState.DONE
 
     def _transfer(self, claim: Claim) -> Transfer:
         """What is read, as the audit trail names it."""
@@ -223,7 +232,7 @@ class Analysis:
                 return Transfer(claim.job.study_uid, head_of(self._path(sha256)).patient_id)
         return Transfer(claim.job.study_uid)
 
-    def _report(self, claim: Claim, folder: Path, reason: str, fault: ChildFault) -> dict[str, Any]:
+    def _report(self, claim: Claim, folder: Path, reason: str, fault: ChildFault | StudyFault) -> dict[str, Any]:
         """A report with the reason; raises the ``fault``, and why no report says so, where it cannot be written."""
         shutil.rmtree(folder, ignore_errors=True)
         _events.error("failed", job=claim.job.id, study=claim.job.study_uid, reason=reason)
@@ -326,9 +335,9 @@ class Analysis:
         if state == JobState.QUEUED:
             self._again(claim.job.id, claim.job.priority)
 
-    def _put_off(self, claim: Claim, reason: str, seconds: float) -> None:
+    def _put_off(self, claim: Claim, reason: str, seconds: float, *, away: bool = False) -> None:
         """Until something is mended that is no fault of the job, however often it takes."""
-        state = self._ledger.fail(claim, reason=reason, retry_at=self._ledger.now() + seconds, counts=False)
+        state = self._ledger.fail(claim, reason=reason, retry_at=self._ledger.now() + seconds, counts=False, away=away)
         _events.warning("not done", job=claim.job.id, attempt=claim.attempt, state=state, reason=reason)
 
     def _end(self, claim: Claim, reason: str) -> None:

@@ -6,7 +6,6 @@ reads headers, one per series, and neither pixels nor evidence.
 
 from __future__ import annotations
 
-import errno
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,17 +19,18 @@ from node import log, routing, urgency
 from node.counts import Counts, Pending
 from node.errors import NodeError, Unavailable
 from node.ledger import Instance, Ledger, Mode, NewJob, StudyEntry
+from node.reader import AWAY_SECONDS, Away
 from node.routing import Route
 from node.tasks import ANALYZE, DELIVER
 from node.urgency import Urgency, Urgent
 from pipelines.instance import Unreadable, open_header
+from pipelines.passing import may_pass
 
 SETTLE_SECONDS = 0.25
 RING_SECONDS = 5.0
 FIRST_PATIENCE, LONGEST_PATIENCE = 10.0, 60.0  # until what was rung and not taken is rung again
 FULL = 1000  # bells of one priority that nobody has heard: more of them would only fill the broker
 _TRIES_PER_SERIES = 3
-_LASTING = (None, errno.EINVAL, errno.EISDIR)  # a parser's own, a place before the file's first byte, no file
 
 _events = log.get("clock")
 
@@ -48,6 +48,7 @@ class Clock:
         path: Where the instance with a SHA-256 lies.
         counts: Which PACS to ask whether a study is whole, and what it says.
         rules: They make a study more urgent than its pipelines are.
+        away_seconds: So long a study waits for headers that cannot be read now; then it settles without them.
     """
 
     def __init__(
@@ -59,8 +60,10 @@ class Clock:
         bell: Bell,
         counts: Counts | None = None,
         rules: Mapping[str, Urgency] | None = None,
+        away_seconds: float = AWAY_SECONDS,
     ) -> None:
         self._ledger = ledger
+        self._away_seconds = away_seconds
         self._counts = counts or Counts({})
         self._path = path
         self._routes = routes
@@ -97,6 +100,10 @@ class Clock:
                 self._failing.pop(study_uid, None)
             except Unavailable:
                 raise
+            except Away as away:
+                self._failing[study_uid] = now + FIRST_PATIENCE
+                self._ledger.waits(study_uid, str(away))
+                _events.error("a study cannot be read now; it waits", study=study_uid, reason=str(away))
             except Exception as error:  # one study must not stop the clock for the others
                 self._failing[study_uid] = now + FIRST_PATIENCE
                 reason = f"{type(error).__name__}: {error}" if isinstance(error, NodeError) else type(error).__name__
@@ -108,10 +115,13 @@ class Clock:
         self._deliveries.ring(self._ledger.ready_deliveries())
 
     def _settle(self, study_uid: str) -> None:
-        if self._is_short(self._ledger.entry(study_uid)):
+        study = self._ledger.entry(study_uid)
+        if self._is_short(study):
             return
         instances = self._ledger.instances(study_uid)
-        headers, faults = self._headers(instances)
+        due = max(study.last_arrival, min(study.settle_at, study.settle_by))
+        is_patient = self._ledger.now() - due < self._away_seconds
+        headers, faults = self._headers(instances, is_patient=is_patient)
         modes = {name: switched.mode for name, switched in self._ledger.switched().items()}
         matches = routing.route(headers, self._routes, modes)
         urgent = urgency.urgent(headers, self._urgency)
@@ -151,11 +161,11 @@ class Clock:
         _events.info("waits for what the PACS has", study=study.uid, count=study.arrived, wanted=expected)
         return True
 
-    def _headers(self, instances: Sequence[Instance]) -> tuple[list[Dataset], list[str]]:
+    def _headers(self, instances: Sequence[Instance], *, is_patient: bool) -> tuple[list[Dataset], list[str]]:
         """One header per series that can be read, and why the others cannot.
 
         Raises:
-            NodeError: If none of a series can be read for a reason that may pass, so that the study has to wait.
+            Away: If none of a series can be read for a reason that may pass, and the study waits for that.
         """
         by_series: dict[str, list[Instance]] = {}
         for instance in instances:
@@ -163,19 +173,18 @@ class Clock:
         headers: list[Dataset] = []
         faults: list[str] = []
         for series_uid, of_series in by_series.items():
-            passing: Unreadable | None = None
+            away: Unreadable | None = None
             for instance in of_series[:_TRIES_PER_SERIES]:
-                path = self._path(instance.sha256)
                 try:
-                    headers.append(open_header(path))  # cut-off pixels are the job's to report
+                    headers.append(open_header(self._path(instance.sha256)))  # cut-off pixels are the job's to report
                     break
                 except Unreadable as error:
-                    passing = error if _may_pass(error.__cause__, path) else passing
+                    away = error if may_pass(str(error)) else away
                     faults.append(str(error))
                     _events.warning("a header cannot be read", series=series_uid, sop=instance.sop_uid)
             else:
-                if passing is not None:
-                    raise NodeError(f"series {series_uid} cannot be read now: {passing}")
+                if away is not None and is_patient:
+                    raise Away(f"series {series_uid} cannot be read now: {away}")
         return headers, faults
 
 
@@ -188,13 +197,6 @@ def _mute(count: int, faults: Sequence[str]) -> str:
     """Why nothing at all comes of a study: a rule needs a header, and so does a report."""
     said = "; ".join(dict.fromkeys(faults))
     return f"no header of its {count} instances can be read, so no pipeline and no report is possible: {said}"
-
-
-def _may_pass(cause: BaseException | None, path: Path) -> bool:
-    """Whether the disk is at fault and not the file: EIO, EMFILE, a mount that is absent (its folders are, too)."""
-    if isinstance(cause, FileNotFoundError):
-        return not path.parent.is_dir()
-    return isinstance(cause, OSError) and cause.errno not in _LASTING
 
 
 def _new_job(route: Route, why: str, urgent: Urgent | None, mode: Mode | None) -> NewJob:

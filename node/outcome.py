@@ -5,35 +5,30 @@ Knows neither the ledger's tables nor the child, and decides nothing about tryin
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydicom import dcmread
 
 from node.ledger import Evidence
-from pipelines.instance import NO_FOLDER
 
 # How numpy, torch, CUDA, Python and the system say it; the pipeline's error reaches us as a sentence only.
-OUT_OF_MEMORY = re.compile(
+is_out_of_memory = re.compile(
     r"out of memory|(unable|can't|cannot|could not|not enough memory).*allocate|MemoryError", re.I
-)
-NO_ROOM = re.compile(r"no space left|quota exceeded|read-only file system", re.I)
-# A disk or a network drive that may be well again in a minute, and of which a damaged file says nothing.
-_PASSING = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOTCONN, errno.EREMOTEIO, errno.ETIMEDOUT)
-AWAY = re.compile("|".join(map(re.escape, [*map(os.strerror, _PASSING), NO_FOLDER])))
+).search
+is_no_room = re.compile(r"no space left|quota exceeded|read-only file system", re.I).search
 _IDENTITY = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"]
 
 
-def complaint(reply: Mapping[str, Any], about: re.Pattern[str]) -> str | None:
+def complaint(reply: Mapping[str, Any], is_such: Callable[[str], object]) -> str | None:
     """Why a run failed, if it was for such a reason."""
     for run in reply["runs"]:
-        if run["status"] == "failed" and about.search(run["reason"] or ""):
+        if run["status"] == "failed" and is_such(run["reason"] or ""):
             return str(run["reason"])
     return None
 

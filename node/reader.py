@@ -15,11 +15,13 @@ from pydicom.sr.coding import Code
 
 from node import log
 from node.errors import NodeError
-from node.outcome import AWAY, NO_ROOM, OUT_OF_MEMORY, complaint
+from node.outcome import complaint, is_no_room, is_out_of_memory
 from node.warm import Child, Limits, PipelineFault, StudyFault, TookTooMuch
 from pipelines.base import Algorithm
+from pipelines.passing import may_pass
 
 LOAD_AGAIN_SECONDS = 60.0
+AWAY_SECONDS = 4 * 3600.0  # what cannot be read now is waited for, and then given up
 
 _events = log.get("analysis")
 Ask = dict[str, Any]
@@ -112,10 +114,10 @@ class Reader:
         try:
             reply = self._child.read(ask, seconds=self._seconds, wanted=wanted)
         except StudyFault as fault:
-            if AWAY.search(str(fault)):
+            if may_pass(str(fault)):
                 raise Away(f"the study cannot be read now: {fault}") from fault
             raise
-        if complaint(reply, OUT_OF_MEMORY) and self._child.limits.device != "cpu":
+        if complaint(reply, is_out_of_memory) and self._child.limits.device != "cpu":
             _events.warning("no room on the GPU: once more on the CPU", device=self._child.limits.device)
             self._child.close()  # what a failed allocation leaves of the GPU's memory is in pieces
             slow = Child(replace(self._child.limits, device="cpu"))
@@ -123,12 +125,12 @@ class Reader:
                 reply = slow.read(ask, seconds=self._seconds, wanted=wanted)
             finally:
                 slow.close()
-        refused = next(filter(AWAY.search, reply["refused"]), None)
-        if why := refused or complaint(reply, AWAY):
+        refused = next(filter(may_pass, reply["refused"]), None)
+        if why := refused or complaint(reply, may_pass):
             raise Away(f"the study cannot be read now: {why}")
-        if why := complaint(reply, NO_ROOM):
+        if why := complaint(reply, is_no_room):
             raise NoRoom(f"the evidence of {ask['name']} could not be written: {why}")
-        if why := complaint(reply, OUT_OF_MEMORY):
+        if why := complaint(reply, is_out_of_memory):
             self._child.close()
             limit = self._child.limits.memory_bytes / 2**30
             raise TookTooMuch(f"it needs more memory than the limit of {limit:.3g} GiB ({why})")

@@ -109,6 +109,7 @@ class Worker(_Table):
     urgent_up_to: int = Field(default=1, ge=0, le=9)
     aging_minutes: Positive = 10
     rest_every: int = Field(default=10, ge=2)
+    away_minutes: Positive = 240
 
 
 class Destination(_Table):

@@ -71,6 +71,7 @@ class WorkerOptions:
     deliver_threads: int = 8
     drain_seconds: float = DRAIN_SECONDS
     lease_seconds: float = 30.0
+    away_seconds: float = 4 * 3600.0
 
     def to_json(self) -> bytes:
         plain: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
@@ -146,6 +147,7 @@ def _analyze(options: WorkerOptions, device: str) -> None:
             time_limit_seconds=options.time_limit_seconds,
             lease_seconds=options.lease_seconds,
             drain_seconds=options.drain_seconds,
+            away_seconds=options.away_seconds,
             triage=tuple(options.triage),
             forms={name: each.evidence.forms for name, each in options.destinations.items()},
         ),
@@ -203,7 +205,16 @@ def _clock(options: WorkerOptions) -> None:
     path = Spool(options.spool).path
     try:
         bell = Bell(options.broker_url)
-        Clock(ledger, path=path, routes=options.routes, rules=options.urgency, bell=bell, counts=counts).run(stop)
+        clock = Clock(
+            ledger,
+            path=path,
+            routes=options.routes,
+            rules=options.urgency,
+            bell=bell,
+            counts=counts,
+            away_seconds=options.away_seconds,
+        )
+        clock.run(stop)
     finally:
         counts.close()
 

@@ -22,6 +22,8 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.tag import BaseTag, Tag
 
+from pipelines import passing
+
 # We judge files ourselves and say it with the file's name. What pydicom says besides names no file, and its tracebacks
 # may hold what stands in the header.
 config.settings.reading_validation_mode = config.IGNORE
@@ -31,7 +33,6 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\.")
 DEFLATED = "1.2.840.10008.1.2.1.99"
 DIRECTORY = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage: a table of contents
 UNDEFINED_LENGTH = 0xFFFFFFFF
-NO_FOLDER = "its folder is not there"  # as where a drive is not mounted
 _UID = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))*")
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08", b"\x00\x02")  # what a dataset without preamble begins with
 _PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # (7FE0,0010) in either byte order
@@ -146,8 +147,7 @@ def _opened(path: Path, check_pixels: Callable[[Dataset, BinaryIO], None]) -> Da
     except Unreadable:
         raise
     except OSError as error:
-        is_away = isinstance(error, FileNotFoundError) and not path.parent.is_dir()
-        raise Unreadable(f"the file cannot be read: {NO_FOLDER if is_away else error.strerror or error}") from error
+        raise Unreadable(f"the file cannot be read: {passing.sentence(error, path)}") from error
     except RecursionError as error:
         raise Unreadable("its sequences are nested too deeply") from error
     except Exception as error:

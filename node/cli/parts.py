@@ -148,6 +148,7 @@ def work(context: click.Context) -> None:
         device=given.device,
         threads=given.threads,
         time_limit_seconds=given.time_limit_seconds,
+        away_seconds=given.away_minutes * 60,
         memory_gib=given.memory_gib,
         deliver_threads=given.deliver_threads,
     )

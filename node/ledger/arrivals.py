@@ -91,6 +91,12 @@ class Arrivals(Chapter):
         with self._database.writing() as db:
             db.execute(update(studies).where(studies.c.uid == study_uid, fewer).values(expected=count))
 
+    def waits(self, study_uid: str, reason: str) -> None:
+        """A study that is receiving cannot settle yet; the reason is shown until it does."""
+        new = and_(studies.c.uid == study_uid, studies.c.state == StudyState.RECEIVING)
+        with self._database.writing() as db:
+            db.execute(update(studies).where(new).values(reason=reason))
+
     def known(self, sha256s: Iterable[str]) -> set[str]:
         """Those of the digests that the ledger has written down."""
         found: set[str] = set()

@@ -89,8 +89,9 @@ class Job:
             one replaces.
         attempts: How often it was claimed; with the owner, what a worker proves its claim by.
         forms: That its evidence was made in. ``asked``: that it is to be made in, too, whatever its destinations take.
-        why: The rule that matched. ``reason``: why it ended as it did.
+        why: The rule that matched. ``reason``: why it ended as it did, or waits.
         shadow: Nothing of it is sent, and it moves no study; ``destinations`` are those that it would go to.
+        away_since: It waits since then for images that cannot be read.
     """
 
     id: int
@@ -118,6 +119,7 @@ class Job:
     forms: tuple[str, ...] = ()
     asked: tuple[str, ...] = ()
     shadow: bool = False
+    away_since: float | None = None
 
 
 @dataclass(frozen=True)

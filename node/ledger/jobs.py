@@ -116,7 +116,7 @@ class Jobs(Chapter):
             "forms": list(forms),
         }
         with self._database.writing() as db:
-            job = _close(db, claim, {"state": state, "done_at": moment} | values)
+            job = _close(db, claim, {"state": state, "done_at": moment, "away_since": None} | values)
             if not job.shadow and (raised := _raised(claim, priority, why)):
                 db.execute(update(jobs).where(jobs.c.id == job.id).values(raised))
             _keep_evidence(db, job, evidence)
@@ -129,13 +129,21 @@ class Jobs(Chapter):
             return [send_to(db, job, name, moment) for name in told if evidence and name not in there]
 
     def fail(
-        self, claim: Claim, *, reason: str, retry_at: float | None, counts: bool = True, now: float | None = None
+        self,
+        claim: Claim,
+        *,
+        reason: str,
+        retry_at: float | None,
+        counts: bool = True,
+        away: bool = False,
+        now: float | None = None,
     ) -> JobState:
         """The job did not work: again at ``retry_at``, unless it was tried often enough, or never (None).
 
         Args:
             counts: Whether the attempt brings the job nearer to the quarantine; False where the job is not at fault,
                 as with a full disk.
+            away: Its images cannot be read; the job notes since when.
 
         Raises:
             LostClaim: If the job is no longer this worker's.
@@ -153,7 +161,8 @@ class Jobs(Chapter):
                 state = JobState.QUEUED
             times = {"not_before": retry_at} if state == JobState.QUEUED else {"done_at": moment}
             forgiven = counted.forgiven if counts else counted.forgiven + 1
-            _close(db, claim, {"state": state, "reason": reason, "forgiven": forgiven} | times)
+            since = {"away_since": (counted.away_since or moment) if away and state == JobState.QUEUED else None}
+            _close(db, claim, {"state": state, "reason": reason, "forgiven": forgiven} | times | since)
             return state
 
     def give_back(self, claim: Claim, *, now: float | None = None) -> None:

@@ -44,7 +44,7 @@ studies = Table(
     tables,
     Column("uid", UID, primary_key=True),
     Column("state", String(12), nullable=False),
-    Column("reason", Text),  # why it is held
+    Column("reason", Text),  # why it is held, was not wanted, or waits
     Column("patient_key", DIGEST, nullable=False),  # of the instance that came first
     Column("caller", String(16), nullable=False),  # AE title of who sent first
     Column("revision", Integer, nullable=False),  # the newest that is settled; 0: none yet
@@ -129,6 +129,7 @@ jobs = Table(
     Column("forms", JSON),  # that its evidence was made in
     Column("asked", JSON),  # and that it is to be made in besides what its destinations take
     Column("shadow", Boolean, nullable=False, server_default=false()),  # nothing of it is sent
+    Column("away_since", Double),  # its images cannot be read since then
     UniqueConstraint("study_uid", "revision", "pipeline"),
     Index(None, "state", "priority", "queued_at"),
     Index("ix_jobs_queued_at", "queued_at", "state", "pipeline"),

@@ -120,6 +120,11 @@ ADVICE = (
         "wait, and go on when it is mended.",
     ),
     Advice(
+        "cannot be read now",
+        "Look at the disk or network drive that the spool lies on (data). It goes on by itself once that can be read; "
+        "what has failed by then is retried, or the study released.",
+    ),
+    Advice(
         "No space|no room|disk|reserve|Errno 28",
         "Make room on the data disk, or a larger one; senders wait meanwhile.",
     ),
