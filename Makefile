@@ -3,7 +3,7 @@
 #   make test    the tests
 #   make check   ruff, mypy, the import rules
 #   make viewer  the demo with OHIF beside it (needs npm to fetch it)
-#   make bench   the figures in benchmarks/
+#   make bench   the figures in benchmarks/ that need no data; it names the others
 # PYTHON and PIP_FLAGS may be set, as: make demo PYTHON=/usr/bin/python3.12
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -41,11 +41,7 @@ check: .venv/ready-dev
 	@$(BIN)/lint-imports
 
 bench: .venv/ready-dev system
-	@for file in benchmarks/*.py; do \
-	    echo "== $$file"; $(BIN)/python $$file; status=$$?; \
-	    if [ $$status = 2 ]; then echo "It needs data: its first lines say how to run it. Passed over."; \
-	    elif [ $$status != 0 ]; then exit 1; fi; \
-	done
+	@$(BIN)/python -m benchmarks
 
 setup: .venv/ready system
 setup-dev: .venv/ready-dev system

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
+from benchmarks.__main__ import commands, runs_alone
 from tests.peers import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -32,3 +34,13 @@ def test_the_figures_in_the_readme_are_those_of_the_benchmarks() -> None:
     overhead = json.loads((ROOT / "benchmarks" / "overhead.json").read_text())["median"]
     for steps in overhead.values():
         assert f"| {steps['overhead']:.1f} s" in README
+
+
+def test_the_figures_that_are_made_without_being_told_anything_need_to_be_told_nothing() -> None:
+    def needs_words(program: str) -> bool:
+        if "if sys.argv[1:]" in program:  # it calls itself
+            return False
+        return bool(re.search(r'add_argument\("[a-z]\w*"|required=True|sys\.argv\[\d\]', program))
+
+    told = {name: needs_words((ROOT / "benchmarks" / name).read_text()) for name in commands()}
+    assert {name: not runs_alone(words) for name, words in commands().items()} == told
