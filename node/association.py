@@ -131,11 +131,26 @@ class _Caller(AE):  # type: ignore[misc]
 
 
 class _Dimse(DIMSEServiceProvider):  # type: ignore[misc]
-    """A peer that names no limit, or 4 GiB, gets PDUs of a sensible size all the same (PS3.8 D.1.1)."""
+    """pynetdicom's own, but for the size of PDUs, and for whom an answer is."""
 
     @property
     def maximum_pdu_size(self) -> int:
+        """A peer that names no limit, or 4 GiB, gets PDUs of a sensible size all the same (PS3.8 D.1.1)."""
         return min(super().maximum_pdu_size or LARGEST_SENT, LARGEST_SENT)
+
+    def get_msg(self, block: bool = False) -> tuple[int | None, Any]:
+        """The next message; without ``block`` only a request, for then pynetdicom's reactor asks.
+
+        On a busy machine it asks also while another thread waits for an answer: it says that it has paused before it
+        has, and what it takes then is lost.
+        """
+        if block:
+            return super().get_msg(block)  # type: ignore[no-any-return]
+        with self.msg_queue.mutex:
+            waiting = self.msg_queue.queue
+            if waiting and waiting[0][1] is not None and waiting[0][1].is_valid_request:
+                return waiting.popleft()  # type: ignore[no-any-return]
+        return None, None
 
 
 def _pace(association: Association, seconds: float) -> None:

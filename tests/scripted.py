@@ -18,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from tests.steady import steady
+
 # ── A DICOM SCP ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -42,8 +44,8 @@ def scp(folder: Path, **script: Any) -> Iterator[Scp]:
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "scp.log"
     log.touch()
-    command = [sys.executable, __file__, str(log), json.dumps(script)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "tests.scripted", str(log), json.dumps(script)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
     try:
         assert process.stdout is not None
         yield Scp(int(process.stdout.readline()), log)
@@ -158,7 +160,7 @@ def _serve(log: Path, script: dict[str, Any]) -> None:
             answer.FailedSOPSequence = lost
         for context in association.accepted_contexts:
             context._as_scp = True  # so that pynetdicom sends the report where no role was agreed on, as some do
-        status, _ = association.send_n_event_report(
+        status, _ = steady(association).send_n_event_report(
             answer, 2 if lost else 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
         )
         note(f"reported {status.get('Status')}")

@@ -28,6 +28,7 @@ from node.listener import ListenerOptions, Patience
 from node.spool import Arrival
 from tests.peers import ROOT
 from tests.slices import CT, slice_of
+from tests.steady import steady
 from tests.waiting import PATIENCE
 
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -91,7 +92,7 @@ def store(port: int, datasets: Iterable[Dataset], *, caller: str = "CT1", called
     ae = AE(caller)
     for sop_class in {dataset.SOPClassUID for dataset in datasets}:
         ae.add_requested_context(sop_class, EXPLICIT)
-    association = ae.associate("127.0.0.1", port, ae_title=called)
+    association = steady(ae.associate("127.0.0.1", port, ae_title=called))
     if not association.is_established:
         return []
     statuses = [association.send_c_store(dataset).get("Status", -1) for dataset in datasets]

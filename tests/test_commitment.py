@@ -13,6 +13,7 @@ from node.ledger import DeliveryState
 from node.listener import Listener, listening
 from tests.peers import needs, orthanc
 from tests.senders import options
+from tests.steady import steady
 from tests.test_analysis import Bench
 from tests.test_outbox import _at_once, deliveries, entry, evidence_uids, outbox, scp
 from tests.workplace import pacs, until
@@ -119,7 +120,7 @@ def test_a_report_that_cannot_be_read_is_refused_and_the_listener_goes_on(listen
     ae.add_requested_context(StorageCommitmentPushModel)
     ae.add_requested_context(Verification)
     roles = [build_role(StorageCommitmentPushModel, scp_role=True)]
-    association = ae.associate("127.0.0.1", listener.port, ext_neg=roles, ae_title="WETREAD")
+    association = steady(ae.associate("127.0.0.1", listener.port, ext_neg=roles, ae_title="WETREAD"))
     assert association.is_established
     nameless, strange = Dataset(), Dataset()
     nameless.ReferencedSOPSequence = []

@@ -17,8 +17,10 @@ from pydicom import dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import generate_uid
+from pynetdicom import build_context
 
 from node import answers, delivery
+from node.association import associate
 from node.delivery import Destination, Outgoing
 from node.errors import CannotUnderstand
 from tests import peers, proxy, scripted
@@ -267,6 +269,26 @@ def test_only_what_was_not_accepted_has_to_be_sent_again(tmp_path: Path) -> None
     with scripted.scp(tmp_path / "two", classes=KINDS) as scp:
         assert verdicts(to(scp.port), rest) == ["delivered", "delivered"]
         assert scp.events[1:] == [f"store {one.sop_uid}" for one in rest]
+
+
+def test_no_answer_is_lost_when_pynetdicom_looks_for_requests_at_the_wrong_moment(tmp_path: Path) -> None:
+    with (
+        scripted.scp(tmp_path / "scp", classes=KINDS) as scp,
+        associate(to(scp.port), [build_context("1.2.840.10008.1.1", IMPLICIT)]) as association,
+    ):
+        ended = threading.Event()
+
+        def look() -> None:  # as its reactor does, though it says that it has paused
+            while not ended.is_set():
+                association.dimse.get_msg(block=False)
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        try:
+            assert [association.send_c_echo().get("Status") for _ in range(20)] == [0] * 20
+        finally:
+            ended.set()
+            looking.join()
 
 
 def test_a_file_that_is_not_there_waits_and_one_that_is_not_dicom_is_refused_and_the_others_go(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from pynetdicom.sop_class import LabelMapSegmentationStorage
 
 from pipelines.synthetic import brain_mr
 from tests import peers
+from tests.steady import steady
 from tests.waiting import PATIENCE
 
 DEPLOY = peers.ROOT / "deploy"
@@ -53,7 +54,7 @@ def store(pacs: peers.Orthanc, aet: str, image: Dataset) -> int:
     ae = AE(aet)
     ae.acse_timeout = ae.dimse_timeout = PATIENCE
     ae.add_requested_context(image.SOPClassUID, image.file_meta.TransferSyntaxUID)
-    association = ae.associate(pacs.host, pacs.dicom_port, ae_title="ORTHANC")
+    association = steady(ae.associate(pacs.host, pacs.dicom_port, ae_title="ORTHANC"))
     if not association.is_established:
         return -1
     try:
@@ -66,7 +67,7 @@ def accepts(pacs: peers.Orthanc, aet: str, sop_class: str) -> bool:
     ae = AE(aet)
     ae.acse_timeout = PATIENCE
     ae.add_requested_context(sop_class)
-    association = ae.associate(pacs.host, pacs.dicom_port, ae_title="ORTHANC")
+    association = steady(ae.associate(pacs.host, pacs.dicom_port, ae_title="ORTHANC"))
     if not association.is_established:
         return False
     association.release()
