@@ -26,8 +26,9 @@ from node import delivery
 from node.cli.viewer import beside
 from node.destinations import Destination, outgoing
 from pipelines.forms import PRESETS, USUAL, Wanted
-from pipelines.reading import Run, read
+from pipelines.reading import read
 from pipelines.registry import load
+from pipelines.run import Run
 from pipelines.study import Study, read_folder
 from tests import viewing
 from tests.peers import free_port, orthanc

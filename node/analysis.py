@@ -7,7 +7,8 @@ How it can end:
     its child crashed, or took the worker along     QUEUED again, at the third time QUARANTINED: its report says so
     none of its files can be read                   DONE, "failed", where a header says whose it is; FAILED without one
     the pipeline cannot be loaded                   QUEUED, with the reason, until it can
-    the disk is full, or the spool away             QUEUED, until there is room, or it answers
+    the disk is full                                QUEUED, until there is room
+    its files cannot be read now                    QUEUED, until they can; after hours as where none can be read
     the worker is stopped before the end            QUEUED, and the attempt does not count
     another worker has it by now                    nothing is written
 
@@ -27,33 +28,28 @@ from pathlib import Path
 from typing import Any
 
 from node import log
-from node.audit import Act, Actor, Audited, Transfer, accessed, unrecorded
-from node.errors import LostClaim, NodeError, Refusal, Unavailable
-from node.instance import head_of
+from node.audit import Act, Actor, Audited, accessed, unrecorded
+from node.errors import LostClaim, NodeError, Unavailable
+from node.holding import Holding, Stopping
 from node.ledger import MAX_ATTEMPTS, Claim, Job, JobState, Ledger
-from node.outcome import device_of, evidence_of, make_names_durable, outcome_of, remove_older
+from node.outcome import device_of, evidence_of, make_names_durable, outcome_of, remove_older, stages_of
+from node.questions import Questions
 from node.reader import AWAY_SECONDS, LOAD_AGAIN_SECONDS, Away, NoRoom, Reader
 from node.triage.rules import Rule, raised
 from node.warm import ChildFault, Died, Limits, NotWanted, PipelineFault, StudyFault, TookTooLong, TookTooMuch
-from pipelines.forms import ALONE, USUAL, Form, Kind
+from pipelines.forms import Form
 
 LEASE_SECONDS = 30.0
-BEAT_SECONDS = 5.0
 NO_ROOM_SECONDS = 60.0
 RESERVE_BYTES = 256 << 20  # for the ledger, which must go on when evidence no longer can
 _CHOICES = 3  # how often to choose anew where another device has taken what was chosen
 _LEDGER_SECONDS = 120.0  # how long a result waits for a ledger that does not answer
 
-REPORT = "1.2.840.10008.5.1.4.1.1.88.34"  # Comprehensive 3D SR Storage
 _events = log.get("analysis")
 
 
 class OnceOnly(NodeError):
     """Evidence that was made cannot be made in other forms, too: it would not say the same."""
-
-
-class Stopping(NodeError):
-    """The worker is to end, and the job has had the time that it may still take."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,7 @@ class Analysis:
         self._turn = turn
         self._reader = Reader(limits, seconds=rules.time_limit_seconds)
         self._rules = rules
-        self._path = path
+        self._asks = Questions(ledger, path=path, forms=rules.forms)
         self._finished = finished
         self._again = again
         self._stop = stop
@@ -165,7 +161,7 @@ class Analysis:
         begun = time.monotonic()
         _events.info("claimed", job=job.id, study=job.study_uid, pipeline=job.pipeline, attempt=claim.attempt)
         folder = self._rules.evidence / job.key / str(claim.attempt)
-        self._audited(accessed(self._transfer(claim), Act.READ, by=Actor(job.pipeline, way="pipeline")))
+        self._audited(accessed(self._asks.transfer(claim), Act.READ, by=Actor(job.pipeline, way="pipeline")))
         try:
             self._check_model(job)
             reply, state = self._answer(claim, folder)
@@ -204,7 +200,7 @@ class Analysis:
 
         A report it is where the reading exceeds a limit, or has taken its reader along for the last time.
         """
-        ask, wanted = self._question(claim, folder), _Wanted(self, claim)
+        ask, wanted = self._question(claim, folder), self._holding(claim)
         try:
             if claim.is_spent:
                 raise Died("the worker died or was not heard of any more")
@@ -225,59 +221,21 @@ class Analysis:
             said = f"{claim.job.pipeline} could not read the study: {lasting}"
             return self._report(claim, folder, said, lasting), JobState.DONE
 
-    def _transfer(self, claim: Claim) -> Transfer:
-        """What is read, as the audit trail names it."""
-        for sha256 in claim.files[:1]:
-            with contextlib.suppress(OSError, Refusal):  # it is damaged, or away; the reading says so
-                return Transfer(claim.job.study_uid, head_of(self._path(sha256)).patient_id)
-        return Transfer(claim.job.study_uid)
-
     def _report(self, claim: Claim, folder: Path, reason: str, fault: ChildFault | StudyFault) -> dict[str, Any]:
         """A report with the reason; raises the ``fault``, and why no report says so, where it cannot be written."""
         shutil.rmtree(folder, ignore_errors=True)
         _events.error("failed", job=claim.job.id, study=claim.job.study_uid, reason=reason)
         try:
-            return self._reader.report(self._question(claim, folder), reason, _Wanted(self, claim))
+            return self._reader.report(self._question(claim, folder), reason, self._holding(claim))
         except (StudyFault, Died, TookTooLong, TookTooMuch) as mute:
             raise type(fault)(f"{fault}; and no report says so: {mute}") from mute
 
     def _question(self, claim: Claim, folder: Path) -> dict[str, Any]:
-        job = claim.job
-        return {
-            "use": job.use,
-            "name": job.pipeline,
-            "study": job.study_uid,
-            "files": [str(self._path(sha256)) for sha256 in claim.files],
-            "out": str(folder),
-            "job": job.key,
-            "forms": self._forms(job),
-            "predecessors": self._reports_before(job),
-            "priors": self._earlier_readings(job),
-        }
+        return self._asks.question(claim, folder, compares=self._reader.compares(claim.job.use))
 
-    def _earlier_readings(self, job: Job) -> list[dict[str, Any]]:
-        """What the pipeline said of the patient's other studies, run by run, where it says what changed since."""
-        if not self._reader.compares(job.use):
-            return []
-        return [run for runs in self._ledger.earlier_readings(job) for run in json.loads(runs)]
-
-    def _forms(self, job: Job) -> list[str]:
-        """All that any of its destinations takes, and what was made or asked for before; each is made once.
-
-        And a report, whoever takes one: of every run there is one, and nothing else is there of each.
-        """
-        taken = [self._rules.forms[name] for name in job.destinations if name in self._rules.forms] or [USUAL]
-        names = {*(str(form) for forms in taken for form in forms), *job.forms, *job.asked}
-        has_report = any(Form.named(name).kind == Kind.REPORT for name in names)
-        return sorted(names if has_report else {*names, str(ALONE)})
-
-    def _reports_before(self, job: Job) -> dict[str, tuple[str, str]]:
-        """By form: SOP and Series Instance UID of the report that this job's will follow."""
-        made = self._ledger.evidence(job.predecessor_key) if job.predecessor_key else ()
-        reports = [one for one in made if one.sop_class == REPORT]
-        # A job that failed and was retried has left two: the one that counts is of the later attempt.
-        last = {one.form: one for one in sorted(reports, key=lambda one: int(Path(one.path).parts[1]))}
-        return {form: (one.sop_uid, one.series_uid) for form, one in last.items()}
+    def _holding(self, claim: Claim) -> Holding:
+        rules = self._rules
+        return Holding(self._ledger, claim, self._stop, rules.lease_seconds, rules.drain_seconds)
 
     def _finish(self, claim: Claim, folder: Path, reply: dict[str, Any], state: JobState) -> None:
         runs = reply["runs"]
@@ -293,10 +251,6 @@ class Analysis:
             return
         evidence = [evidence_of(path, form, self._rules.evidence) for path, form in objects.items()]
         make_names_durable(folder, self._rules.evidence)
-        stages: dict[str, float] = {}
-        for run in runs:
-            for stage, seconds in run["stages"].items():
-                stages[stage] = stages.get(stage, 0.0) + seconds
         found = raised(self._rules.triage, claim.job.pipeline, runs)
         ids = self._persist(
             lambda: self._ledger.finish(
@@ -306,8 +260,8 @@ class Analysis:
                 reason=reason,
                 runs_json=json.dumps(runs),
                 evidence=evidence,
-                forms=self._forms(claim.job),
-                stages=stages,
+                forms=self._asks.forms(claim.job),
+                stages=stages_of(runs),
                 notify=found.notify if found else (),
                 priority=found.priority if found else None,
                 why=found.why if found else "",
@@ -350,35 +304,3 @@ class Analysis:
             return True
         _events.error("no room for evidence; the jobs wait", path=str(self._rules.evidence))
         return False
-
-    def beat(self, claim: Claim) -> bool:
-        try:
-            return self._ledger.heartbeat(claim.job.id, claim.owner, claim.attempt, self._rules.lease_seconds)
-        except Unavailable:
-            return True  # the claim is fenced: if it is lost by then, the result is dropped
-
-    def check_not_stopping(self, stopped_at: float | None) -> float | None:
-        """When the worker was told to stop; raises once the job's time after that is over."""
-        if not self._stop.is_set():
-            return None
-        since = stopped_at or time.monotonic()
-        if time.monotonic() - since > self._rules.drain_seconds:
-            raise Stopping("the worker is stopped")
-        return since
-
-
-class _Wanted:
-    """Asked several times a second while the child works; keeps the lease alive meanwhile."""
-
-    def __init__(self, analysis: Analysis, claim: Claim) -> None:
-        self._analysis = analysis
-        self._claim = claim
-        self._next_beat = time.monotonic() + BEAT_SECONDS
-        self._stopped_at: float | None = None
-
-    def __call__(self) -> bool:
-        self._stopped_at = self._analysis.check_not_stopping(self._stopped_at)
-        if time.monotonic() < self._next_beat:
-            return True
-        self._next_beat = time.monotonic() + BEAT_SECONDS
-        return self._analysis.beat(self._claim)

@@ -42,6 +42,7 @@ from pipelines.filing import Filing
 from pipelines.forms import Form
 from pipelines.instance import one_sentence, open_header, open_instance
 from pipelines.priors import Prior, prior_of
+from pipelines.run import Run
 from pipelines.study import Study, read_files
 
 Ask = dict[str, Any]
@@ -135,7 +136,7 @@ def _report(ask: Ask, algorithm: Algorithm) -> dict[str, Any]:
         objects = place.put(NotEvaluated("failed", ask["reason"]), started=datetime.now().replace(microsecond=0))
     except Exception as error:  # its words may name the patient
         raise Fault(f"no report can be written: {type(error).__name__}") from error
-    run = reading.Run(ask["name"], algorithm.version, "failed", ask["reason"], objects=objects)
+    run = Run(ask["name"], algorithm.version, "failed", ask["reason"], objects=objects)
     return {"runs": [run.as_json()], "refused": refused}
 
 

@@ -9,14 +9,13 @@
     it takes a form that the evidence was not made in       WAITING, until it is; what cannot be made leaves it DEAD
     refused for good, changed on disk, or after 72 hours    DEAD, until an administrator retries it
 
-At most one delivery per destination is under way, so that a slow one holds up itself alone. It speaks neither DICOM nor
-HTTP (delivery.py) and looks into no image.
+At most one delivery per destination is under way (lanes.py). It speaks neither DICOM nor HTTP (delivery.py) and looks
+into no image.
 """
 
 from __future__ import annotations
 
 import hashlib
-import heapq
 import random
 import threading
 import time
@@ -31,6 +30,7 @@ from node.audit import Act, Actor, Audited, Transfer, begins, classes_of, export
 from node.delivery import Answer, Destination, Outgoing
 from node.errors import LostClaim, NodeError, NotNow, Refusal, Unavailable
 from node.instance import head_of
+from node.lanes import Lanes
 from node.ledger import DeliveryClaim, DeliveryState, Evidence, Ledger
 from node.notices import Receiver
 from node.triage.rules import Rule
@@ -298,38 +298,3 @@ def _between(destination: Destination) -> tuple[Actor, Actor]:
     way = "DICOM" if destination.protocol == "dimse" else "DICOMweb"
     there = Actor(destination.ae_title or destination.name, destination.host or destination.url or "", way)
     return Actor(destination.calling_ae_title or "WETREAD"), there
-
-
-class Lanes:
-    """One thread per destination at a time: who comes second leaves its number and is free again.
-
-    What was left is done by its priority, 0 the most urgent, and then by its number.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: dict[str, list[tuple[int, int]]] = {}  # a destination that is in here is being served
-
-    def through(self, destination: str, number: int, priority: int) -> Iterator[int]:
-        """The numbers to do now, in this thread: none if another thread serves the destination already."""
-        with self._lock:
-            if destination in self._waiting:
-                if (priority, number) not in self._waiting[destination]:
-                    heapq.heappush(self._waiting[destination], (priority, number))
-                return
-            self._waiting[destination] = []
-        try:
-            yield number
-            while (following := self._next(destination)) is not None:
-                yield following
-        except BaseException:
-            with self._lock:
-                self._waiting.pop(destination, None)  # the clock rings again for what was left
-            raise
-
-    def _next(self, destination: str) -> int | None:
-        with self._lock:
-            if self._waiting[destination]:
-                return heapq.heappop(self._waiting[destination])[1]
-            del self._waiting[destination]
-            return None

@@ -40,6 +40,15 @@ def outcome_of(runs: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
     return worst, "; ".join(dict.fromkeys(reasons)) or None
 
 
+def stages_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds per stage, of all runs together."""
+    stages: dict[str, float] = {}
+    for run in runs:
+        for stage, seconds in run["stages"].items():
+            stages[stage] = stages.get(stage, 0.0) + seconds
+    return stages
+
+
 def evidence_of(path: Path, form: str, root: Path) -> Evidence:
     """The object in the file ``path`` below ``root``, as the ledger writes it down."""
     header = dcmread(path, specific_tags=_IDENTITY, stop_before_pixels=True)

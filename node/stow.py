@@ -12,9 +12,9 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Any, Protocol
+from typing import Protocol
 
 from node import log
 from node.audit import Actor, Audited, Seldom, alarm, unrecorded
@@ -24,6 +24,7 @@ from node.listener.journal import received
 from node.listener.negotiation import STORAGE_CLASSES
 from node.multipart import read_parts
 from node.spool import Arrival, Origin, Spool
+from node.stow_response import Response
 
 LEASE_SECONDS = 15.0  # a study stays open so long after something of it was heard
 RENEW_SECONDS = 4.0
@@ -79,38 +80,6 @@ class StowOptions:
         if not self.senders:
             return Sender("STOW-RS", IPv4Network("127.0.0.0/8")) if at.is_loopback else None
         return next((sender for sender in self.senders if at in sender.address), None)
-
-
-@dataclass
-class Response:
-    """What became of the instances of a request (PS3.18 Table 10.5.3-1)."""
-
-    stored: list[tuple[str, str]] = field(default_factory=list)  # SOP class, SOP instance
-    failed: list[tuple[str, str, int]] = field(default_factory=list)
-    others: list[int] = field(default_factory=list)  # reasons of what does not say which instance it is
-
-    @property
-    def status(self) -> int:
-        """The HTTP status (PS3.18 Table 10.5.3-1); 503 where only room was lacking."""
-        reasons = {reason for _, _, reason in self.failed} | set(self.others)
-        if self.stored:
-            return 202 if reasons else 200
-        return 503 if reasons == {OutOfResources.status} else 409 if reasons else 400
-
-    def as_json(self) -> dict[str, Any]:
-        """In the DICOM JSON Model (PS3.18 Annex F)."""
-        body: dict[str, Any] = {"00081190": {"vr": "UR"}}  # Retrieve URL: nothing is retrieved here
-        if self.stored:
-            body["00081199"] = _sequence([_reference(*one) for one in self.stored])
-        if self.failed:
-            body["00081198"] = _sequence([_reference(c, uid) | _reason(why) for c, uid, why in self.failed])
-        if self.others:
-            body["0008119A"] = _sequence([_reason(why) for why in self.others])
-        return body
-
-    def as_xml(self) -> str:
-        """In the Native DICOM Model (PS3.19 A.1)."""
-        return f'<?xml version="1.0" encoding="UTF-8"?><NativeDicomModel>{_xml(self.as_json())}</NativeDicomModel>'
 
 
 class Stow:
@@ -280,38 +249,3 @@ def _meta(head: bytes) -> FileMeta:
         return read_meta(file)
     finally:
         os.close(file)
-
-
-def _sequence(items: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"vr": "SQ", "Value": items}
-
-
-def _reference(sop_class: str, sop_uid: str) -> dict[str, Any]:
-    return {"00081150": {"vr": "UI", "Value": [sop_class]}, "00081155": {"vr": "UI", "Value": [sop_uid]}}
-
-
-def _reason(status: int) -> dict[str, Any]:
-    return {"00081197": {"vr": "US", "Value": [status]}}
-
-
-KEYWORDS = {
-    "00081150": "ReferencedSOPClassUID",
-    "00081155": "ReferencedSOPInstanceUID",
-    "00081190": "RetrieveURL",
-    "00081197": "FailureReason",
-    "00081198": "FailedSOPSequence",
-    "00081199": "ReferencedSOPSequence",
-    "0008119A": "OtherFailuresSequence",
-}
-
-
-def _xml(dataset: dict[str, Any]) -> str:
-    text = ""
-    for tag, element in sorted(dataset.items()):
-        inside = ""
-        for number, value in enumerate(element.get("Value", ()), 1):
-            # Only UIDs, which were checked, and numbers: nothing has to be escaped.
-            kind, content = ("Item", _xml(value)) if isinstance(value, dict) else ("Value", str(value))
-            inside += f'<{kind} number="{number}">{content}</{kind}>'
-        text += f'<DicomAttribute tag="{tag}" vr="{element["vr"]}" keyword="{KEYWORDS[tag]}">{inside}</DicomAttribute>'
-    return text

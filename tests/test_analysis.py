@@ -14,7 +14,7 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from node import analysis as module
-from node import reader
+from node import holding, reader
 from node.analysis import Analysis, Rules
 from node.ledger import MAX_ATTEMPTS, Job, JobState
 from node.warm import Limits
@@ -237,7 +237,7 @@ def test_a_child_that_is_killed_from_outside_costs_one_attempt(bench: Bench, mon
 
 def test_the_lease_is_kept_alive_while_the_child_works(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TESTS_SECONDS", "8")
-    monkeypatch.setattr(module, "BEAT_SECONDS", 0.3)
+    monkeypatch.setattr(holding, "BEAT_SECONDS", 0.3)
     analysis = bench.analysis(lease_seconds=5.0)
     number = bench.place.queued("Slow")
     analysis.warm(["tests.pipelines_for_tests:Slow"])
@@ -255,7 +255,7 @@ def test_the_lease_is_kept_alive_while_the_cpu_takes_over_from_the_gpu(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TESTS_SECONDS", "8")
-    monkeypatch.setattr(module, "BEAT_SECONDS", 0.3)
+    monkeypatch.setattr(holding, "BEAT_SECONDS", 0.3)
     analysis = bench.analysis(device="cuda:0", lease_seconds=5.0)
     number = bench.place.queued("SlowToLoadOnTheCpu")
     analysis.warm(["tests.pipelines_for_tests:SlowToLoadOnTheCpu"])
@@ -279,7 +279,7 @@ def test_the_log_says_how_a_pipeline_computes_before_the_first_study(
 
 
 def test_a_job_that_is_cancelled_stops_and_leaves_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BEAT_SECONDS", 0.3)
+    monkeypatch.setattr(holding, "BEAT_SECONDS", 0.3)
     analysis = bench.analysis()
     number = bench.place.queued("Loops")
     thread = soon(lambda: analysis(number))
@@ -293,7 +293,7 @@ def test_a_job_that_is_cancelled_stops_and_leaves_nothing(bench: Bench, monkeypa
 
 def test_the_result_of_who_lost_the_claim_is_dropped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TESTS_SECONDS", "6")
-    monkeypatch.setattr(module, "BEAT_SECONDS", 600.0)
+    monkeypatch.setattr(holding, "BEAT_SECONDS", 600.0)
     analysis = bench.analysis(lease_seconds=0.5)  # and no heartbeat: as if the machine had slept
     number = bench.place.queued("Slow", to=("PACS",))
     analysis.warm(["tests.pipelines_for_tests:Slow"])

@@ -17,7 +17,8 @@ from pipelines.evidence.masks import seg_masks
 from pipelines.gm_cells import CARD, NUCLEI, SMEAR, Cells, said_kind
 from pipelines.models.store import DamagedWeights
 from pipelines.pictures import by_size
-from pipelines.reading import Run, read
+from pipelines.reading import read
+from pipelines.run import Run
 from pipelines.study import Study, read_folder
 from pipelines.training import smears as smear_task
 from pipelines.training.labelled import LabelledPicture, labelled_pictures

@@ -13,7 +13,8 @@ from pipelines import fundus
 from pipelines.base import UnsuitableStudy, WithheldStudy
 from pipelines.evidence.masks import seg_masks
 from pipelines.op_retina import CARD, Retina
-from pipelines.reading import Run, read
+from pipelines.reading import read
+from pipelines.run import Run
 from pipelines.study import Study
 from pipelines.training.metrics import dice
 from tests.peers import ROOT, needs_shared

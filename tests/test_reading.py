@@ -29,7 +29,8 @@ from pipelines.base import (
 from pipelines.evidence import codes
 from pipelines.forms import PRESETS, Wanted
 from pipelines.models.store import DamagedWeights
-from pipelines.reading import Run, job_key, read
+from pipelines.reading import job_key, read
+from pipelines.run import Run
 from pipelines.study import BadPixels, Series, Study, read_files, read_folder
 from pipelines.synthetic import Truth, brain_mr
 

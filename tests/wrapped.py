@@ -17,7 +17,8 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from pipelines.base import Pipeline
-from pipelines.reading import Run, read
+from pipelines.reading import read
+from pipelines.run import Run
 from pipelines.study import Study, read_folder
 from tests.peers import SHARED
 

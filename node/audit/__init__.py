@@ -1,6 +1,7 @@
 """Who received, used, sent, changed and deleted what: audit messages of PS3.15 A.5, kept where no change goes unseen.
 
-    messages.py  an event and its message in XML
+    events.py    what happens, as an event
+    messages.py  an event as its message in XML
     records.py   one record, and what binds it to the one before
     trail.py     the records on disk
     syslog.py    the same to a collector, by syslog over TLS
@@ -11,12 +12,7 @@ It knows no ledger and no spool; whoever acts says what was done. Unlike the log
 
 from __future__ import annotations
 
-from node.audit.messages import (
-    Act,
-    Actor,
-    Event,
-    Source,
-    Transfer,
+from node.audit.events import (
     accessed,
     activity,
     administered,
@@ -31,6 +27,7 @@ from node.audit.messages import (
     queried,
     transferred,
 )
+from node.audit.messages import Act, Actor, Event, Source, Transfer
 from node.audit.records import Entry
 from node.audit.trail import Audited, Seldom, Trail, quietly, unrecorded
 from node.audit.verification import Verdict

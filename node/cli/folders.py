@@ -35,7 +35,7 @@ from pipelines.forms import DEFAULT, PRESETS
 if TYPE_CHECKING:
     from pipelines.base import Pipeline
     from pipelines.priors import Prior
-    from pipelines.reading import Run
+    from pipelines.run import Run
     from pipelines.study import RefusedFile, Study
 
 
@@ -173,10 +173,11 @@ class Readings:
     def _runs(self, study: Study, name: str) -> Sequence[Run]:
         from pipelines import reading
         from pipelines.priors import prior_of
+        from pipelines.run import Run
 
         pipeline = self._pipeline(name)
         if isinstance(pipeline, str):
-            return [reading.Run(name, "unknown", "failed", reason=pipeline)]
+            return [Run(name, "unknown", "failed", reason=pipeline)]
         job = reading.job_key(study, pipeline)
         before = self._read.setdefault(name, [])
         runs = reading.read(

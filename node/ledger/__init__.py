@@ -24,20 +24,16 @@ from node.ledger.entries import (
     Commitment,
     Delivery,
     DeliveryClaim,
-    DeliveryState,
     Drained,
     Evidence,
     Expired,
     Instance,
     Job,
-    JobState,
-    Mode,
     NewJob,
     Overview,
     Revision,
     StudyEntry,
     StudyHistory,
-    StudyState,
     Switched,
 )
 from node.ledger.figures import Counts, Figures, Hours
@@ -47,6 +43,7 @@ from node.ledger.overview import Pages
 from node.ledger.purging import Purging
 from node.ledger.search import Asked, JobRow, Search
 from node.ledger.settling import Settling
+from node.ledger.states import DeliveryState, JobState, Mode, StudyState
 from node.ledger.steady import Machine, Steady
 from node.ledger.switches import Switches
 from node.ledger.turns import Order, Turns

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Row, and_, func, insert, or_, select, text, update
 
 from node.ledger.chapter import Chapter, chunks, locked_study, members
-from node.ledger.entries import Instance, StudyState
+from node.ledger.entries import Instance
+from node.ledger.states import StudyState
 from node.ledger.tables import instances, studies
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Row, and_, insert, select, update
 
 from node.errors import Unknown
 from node.ledger.database import Database
-from node.ledger.entries import Delivery, DeliveryState, Evidence, Job, JobState
+from node.ledger.entries import Delivery, Evidence, Job
+from node.ledger.states import DeliveryState, JobState
 from node.ledger.tables import deliveries, evidence, instances, jobs, studies
 
 T = TypeVar("T")

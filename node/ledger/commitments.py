@@ -13,7 +13,8 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 from node.errors import LostClaim
 from node.ledger.chapter import Chapter, evidence_of
 from node.ledger.deliveries import is_claimed
-from node.ledger.entries import Commitment, DeliveryClaim, DeliveryState
+from node.ledger.entries import Commitment, DeliveryClaim
+from node.ledger.states import DeliveryState
 from node.ledger.tables import commitments, deliveries
 
 

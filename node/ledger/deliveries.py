@@ -12,7 +12,8 @@ from sqlalchemy import Connection, and_, func, insert, or_, select, text, update
 
 from node.errors import LostClaim, NotNow, Unknown
 from node.ledger.chapter import ACCEPTED, Chapter, delivery_of, evidence_of, is_held, job_of, sent_anew
-from node.ledger.entries import Delivery, DeliveryClaim, DeliveryState
+from node.ledger.entries import Delivery, DeliveryClaim
+from node.ledger.states import DeliveryState
 from node.ledger.tables import answers, deliveries, jobs
 
 OTHERS = deliveries.alias("others")

@@ -1,44 +1,13 @@
-"""What the ledger hands out and takes in: frozen values, and the words for states. No SQL here."""
+"""What the ledger hands out and takes in: frozen values. No SQL here."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
+
+from node.ledger.states import DeliveryState, JobState, Mode, StudyState
 
 MAX_ATTEMPTS = 3  # of a job that takes its worker along; what comes after it is for the report that says so
-
-
-class StudyState(StrEnum):
-    RECEIVING = "receiving"
-    SETTLED = "settled"
-    UNROUTED = "unrouted"  # settled, and no rule wants it
-    HELD = "held"  # a human has to look; nothing of it is read or sent
-
-
-class JobState(StrEnum):
-    QUEUED = "QUEUED"
-    RUNNING = "RUNNING"
-    DONE = "DONE"
-    FAILED = "FAILED"
-    QUARANTINED = "QUARANTINED"  # it took its worker along too often
-    CANCELLED = "CANCELLED"
-    SUPERSEDED = "SUPERSEDED"  # a newer revision of the study settled before it was read
-
-
-class DeliveryState(StrEnum):
-    WAITING = "WAITING"
-    SENDING = "SENDING"
-    DELIVERED = "DELIVERED"
-    DEAD = "DEAD"
-
-
-class Mode(StrEnum):
-    """How a pipeline is switched."""
-
-    ON = "on"
-    OFF = "off"
-    SHADOW = "shadow"  # it reads; the result is kept and shown, and nothing of it is sent or moves a study
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Integer, and_, case, cast, func, literal_column, select
 
 from node.ledger.chapter import Chapter
-from node.ledger.entries import DeliveryState, JobState, StudyState
+from node.ledger.states import DeliveryState, JobState, StudyState
 from node.ledger.tables import deliveries, jobs, studies
 
 HOUR = 3600.0

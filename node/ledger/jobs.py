@@ -14,8 +14,9 @@ from sqlalchemy import Connection, Row, Select, and_, case, exists, insert, or_,
 
 from node.errors import LostClaim, Unknown
 from node.ledger.chapter import Chapter, ended, evidence_of, is_held, job_of, locked_job, members, send_to
-from node.ledger.entries import MAX_ATTEMPTS, Claim, DeliveryState, Evidence, Job, JobState
+from node.ledger.entries import MAX_ATTEMPTS, Claim, Evidence, Job
 from node.ledger.settling import last_done_key
+from node.ledger.states import DeliveryState, JobState
 from node.ledger.tables import deliveries, evidence, jobs, revisions, studies
 
 REPORT_ATTEMPTS = 2  # to say in a report that the job took its worker along too often

@@ -11,8 +11,9 @@ from sqlalchemy import Connection, Row, and_, delete, select, update
 
 from node.errors import NotNow
 from node.ledger.chapter import Chapter, ended, evidence_of, job_of, locked_job, send_to, sent_anew
-from node.ledger.entries import DeliveryState, Drained, JobState, Mode
+from node.ledger.entries import Drained
 from node.ledger.purging import has_images
+from node.ledger.states import DeliveryState, JobState, Mode
 from node.ledger.tables import deliveries, drained, jobs, studies, switches
 
 OPEN = (JobState.QUEUED, JobState.RUNNING)

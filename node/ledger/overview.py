@@ -9,18 +9,8 @@ from sqlalchemy import Connection, Row, and_, func, select
 
 from node.errors import Unknown
 from node.ledger.chapter import ACCEPTED, Chapter, chunks, delivery_of, evidence_of, job_of
-from node.ledger.entries import (
-    Answer,
-    Delivery,
-    Evidence,
-    Job,
-    JobState,
-    Overview,
-    Revision,
-    StudyEntry,
-    StudyHistory,
-    StudyState,
-)
+from node.ledger.entries import Answer, Delivery, Evidence, Job, Overview, Revision, StudyEntry, StudyHistory
+from node.ledger.states import JobState, StudyState
 from node.ledger.tables import answers, deliveries, evidence, instances, jobs, revisions, studies
 
 

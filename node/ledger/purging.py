@@ -14,7 +14,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or_, select, update
 
 from node.ledger.chapter import Chapter, chunks, locked_job, locked_study
-from node.ledger.entries import DeliveryState, Expired, JobState, StudyState
+from node.ledger.entries import Expired
+from node.ledger.states import DeliveryState, JobState, StudyState
 from node.ledger.tables import deliveries, evidence, instances, jobs, purging, studies
 
 # Reason why a study stays, and the SQL that says so; the first that holds is said.

@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, or_, select
 
 from node.ledger.chapter import Chapter, chunks, delivery_of, job_of
-from node.ledger.entries import Delivery, DeliveryState, Job, JobState, StudyEntry, StudyState
+from node.ledger.entries import Delivery, Job, StudyEntry
 from node.ledger.overview import entry_of, modalities_of
+from node.ledger.states import DeliveryState, JobState, StudyState
 from node.ledger.tables import deliveries, jobs, studies
 
 MOST = 200  # rows of a page

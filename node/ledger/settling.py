@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
 from node.ledger.chapter import Chapter, digest_of, job_of, locked_study, members
-from node.ledger.entries import Job, JobState, NewJob, StudyState
+from node.ledger.entries import Job, NewJob
+from node.ledger.states import JobState, StudyState
 from node.ledger.tables import evidence, instances, jobs, revisions, studies
 
 

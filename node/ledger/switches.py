@@ -9,7 +9,8 @@ from __future__ import annotations
 from sqlalchemy import Connection, and_, delete, or_, select, update
 
 from node.ledger.chapter import Chapter, ended
-from node.ledger.entries import JobState, Mode, Switched
+from node.ledger.entries import Switched
+from node.ledger.states import JobState, Mode
 from node.ledger.tables import jobs, switches
 
 OPEN = (JobState.QUEUED, JobState.RUNNING)

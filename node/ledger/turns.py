@@ -15,8 +15,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, select, union_all
 
 from node.ledger.chapter import Chapter
-from node.ledger.entries import JobState
 from node.ledger.jobs import unhindered
+from node.ledger.states import JobState
 from node.ledger.tables import jobs
 
 PRIORITIES = range(10)
