@@ -25,7 +25,7 @@ CORPUS = ROOT.parent / "shared" / "data" / "dicom_corpus"
 def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "node", *map(str, arguments)]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin:/usr/sbin", "OMP_NUM_THREADS": "1", "HOME": str(cwd)}
-    return subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=cwd, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=800, cwd=cwd, env=environment)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from tests.peers import ROOT, needs, needs_shared, orthanc, where
 from tests.running_node import Item, Node, run, running
 from tests.waiting import until
 
-pytestmark = [needs("Orthanc", "storescu", "redis-server"), pytest.mark.timeout(600)]
+pytestmark = [needs("Orthanc", "storescu", "redis-server"), pytest.mark.timeout(900)]
 SEG, SR = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.88.34"
 
 

@@ -23,7 +23,7 @@ from tests.peers import needs, orthanc
 from tests.running_node import Node, running
 from tests.workplace import until
 
-pytestmark = needs("chromium", "storescu", "Orthanc")
+pytestmark = [needs("chromium", "storescu", "Orthanc"), pytest.mark.timeout(900)]
 
 SCRIPT = "<script>alert(1)</script>"
 LINES = """

@@ -24,6 +24,7 @@ from tests import viewing
 from tests.findings import image, lesion, outlined, slices, study_of, written
 from tests.peers import Orthanc, free_port, needs, orthanc
 from tests.viewing import OHIF
+from tests.waiting import until
 
 pytestmark = [
     needs("Orthanc", "chromium"),
@@ -107,11 +108,18 @@ def test_the_segmentation_lies_where_the_mask_is(shown: dict[str, Shown], addres
     case = shown["in space"]
     with viewing.opened(chromium, address, case.study.uid) as page:
         viewing.load(page, "SEG")
-        where, overlay, pixels = viewing.place(page), viewing.overlay(page), viewing.canvas(page)
-    picture = where.on_canvas(case.ramp, overlay.shape)
-    bare = (picture > 0) & ~overlay
-    assert np.corrcoef(picture[bare], pixels[bare].mean(-1))[0, 1] > 0.8  # letters lie over it
-    assert min(viewing.agreement(overlay, viewing.drawn(case.evidence / "seg.dcm", where.sop), where)) > 0.98
+
+        def lies_there() -> bool:
+            where, overlay, pixels = viewing.place(page), viewing.overlay(page), viewing.canvas(page)
+            picture = where.on_canvas(case.ramp, overlay.shape)
+            bare = (picture > 0) & ~overlay
+            mask = viewing.drawn(case.evidence / "seg.dcm", where.sop)
+            return bool(
+                np.corrcoef(picture[bare], pixels[bare].mean(-1))[0, 1] > 0.8  # letters lie over it
+                and min(viewing.agreement(overlay, mask, where)) > 0.98
+            )
+
+        until(lies_there, what="the image is drawn, and the segment where its mask is")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -121,16 +129,22 @@ def test_the_report_opens_and_shows_its_number_and_its_outline(
     case = shown[name]
     with viewing.opened(chromium, address, case.study.uid) as page:
         viewing.load(page, "SR")
-        (words, is_readable), *_ = viewing.lines(page)
-        where, pixels = viewing.place(page), viewing.canvas(page)
-        (outline, *_) = viewing.outlines(page)
-    assert "41.2" in words
-    assert is_readable
-    assert pixels.std() > 10, "the viewport is empty"
-    mask = where.on_canvas(viewing.drawn(case.evidence / "seg.dcm", where.sop), pixels.shape[:2])
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    box = [*outline.min(0), *outline.max(0)]
-    assert box == pytest.approx([columns[0], rows[0], columns[-1], rows[-1]], abs=where.slack(case.ramp.shape[1]))
+
+        def is_readable() -> bool:
+            (words, is_inside), *_ = viewing.lines(page)
+            return "41.2" in words and is_inside
+
+        def lies_there() -> bool:
+            where, pixels, outlines = viewing.place(page), viewing.canvas(page), viewing.outlines(page)
+            if pixels.std() <= 10 or not outlines:  # nothing is drawn yet
+                return False
+            mask = where.on_canvas(viewing.drawn(case.evidence / "seg.dcm", where.sop), pixels.shape[:2])
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            box, slack = [*outlines[0].min(0), *outlines[0].max(0)], where.slack(case.ramp.shape[1])
+            return bool(box == pytest.approx([columns[0], rows[0], columns[-1], rows[-1]], abs=slack))
+
+        until(is_readable, what="the number can be read")
+        until(lies_there, what="the outline is drawn round the mask")
 
 
 def test_the_viewer_reads_and_nothing_else(address: str) -> None:

@@ -120,12 +120,22 @@ def opened(chromium: Any, address: str, study_uid: str) -> Iterator[Any]:
 
 def load(page: Any, modality: str, which: int = 0) -> None:
     """Open the object of this modality as a reader does, by a double click on its title."""
-    page.locator(TITLES).filter(has_text=re.compile(f"^{modality}")).nth(which).dblclick()
-    if modality == "SEG":
-        page.get_by_role("button", name="Yes", exact=True).click()
-        page.wait_for_function(f"({_SEGMENTATIONS})() > 0")
-    elif modality == "SR":
-        page.wait_for_function(f"({_LINES})().length > 0")
+    from playwright.sync_api import TimeoutError as TookTooLong
+
+    title = page.locator(TITLES).filter(has_text=re.compile(f"^{modality}")).nth(which)
+    for is_last in (False, False, False, True):  # on a busy machine two clicks may come too far apart to be one
+        seconds = None if is_last else 30_000
+        try:
+            title.dblclick(timeout=seconds)
+            if modality == "SEG":
+                page.get_by_role("button", name="Yes", exact=True).click(timeout=seconds)
+                page.wait_for_function(f"({_SEGMENTATIONS})() > 0")
+            elif modality == "SR":
+                page.wait_for_function(f"({_LINES})().length > 0", timeout=seconds)
+            break
+        except TookTooLong:
+            if is_last:
+                raise
     page.wait_for_timeout(2000)  # until it is drawn
 
 
