@@ -7,6 +7,7 @@ import hashlib
 import re
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from node.audit import Actor, Source, Trail, log_used
+from node.audit import Act, Actor, Source, Trail, Transfer, accessed, log_used
 from node.audit.syslog import Collector, Forwarder
 from node.errors import BadSettings
 from node.ledger import Evidence
@@ -126,6 +127,45 @@ def test_every_record_arrives_in_order_as_rfc_5424_has_it(trail: Trail, authorit
         head,
     )
     assert message.decode() == trail.after(0, 1)[0].message
+
+
+RSYSLOG = """
+global(workDirectory="{folder}" maxMessageSize="64k" DefaultNetstreamDriver="ossl" DefaultNetstreamDriverCAFile="{ca}"
+       DefaultNetstreamDriverCertFile="{certificate}" DefaultNetstreamDriverKeyFile="{key}")
+module(load="imtcp" StreamDriver.Name="ossl" StreamDriver.Mode="1" StreamDriver.AuthMode="x509/certvalid")
+input(type="imtcp" address="127.0.0.1" port="{port}")
+template(name="as_it_came" type="string" string="%rawmsg%\\n")
+action(type="omfile" file="{folder}/heard" template="as_it_came")
+"""
+
+
+@pytest.mark.skipif(
+    peers.where("rsyslogd") is None or not list(Path("/usr/lib").glob("*/rsyslog/lmnsd_ossl.so")),
+    reason="not installed here: rsyslog with its OpenSSL driver",
+)
+def test_rsyslog_takes_every_record_whole_and_in_order(trail: Trail, authority: Authority, tmp_path: Path) -> None:
+    folder, port, own = tmp_path / "rsyslog", free_port(), authority.issue("node")
+    folder.mkdir()
+    given = authority.issue("collector") | {"folder": str(folder), "ca": str(authority.ca), "port": str(port)}
+    (folder / "rsyslog.conf").write_text(RSYSLOG.format(**given))
+    large = {f"1.2.826.0.1.3680043.10.99.{number}": number for number in range(300)}
+    trail.record(
+        log_used(Actor("Jürgen")), *[log_used(ANNA)] * 5, accessed(Transfer("1.2.3", "P", large), Act.READ, by=ANNA)
+    )
+    to = Collector("127.0.0.1", port, authority.ca, Path(own["certificate"]), Path(own["key"]))
+    command = [peers.where("rsyslogd") or "", "-n", "-f", str(folder / "rsyslog.conf"), "-i", str(folder / "pid")]
+    with subprocess.Popen(command, stderr=(folder / "said").open("wb")) as rsyslog:
+        try:
+            with forwarding(trail, to):
+                until(lambda: trail.sent(to.name) == 7, what="all are marked as sent")
+            until(lambda: (folder / "heard").is_file() and len((folder / "heard").read_bytes().splitlines()) == 7)
+        finally:
+            rsyslog.terminate()
+    heard = Heard(port, (folder / "heard").read_bytes().splitlines())
+    assert numbers(heard) == [1, 2, 3, 4, 5, 6, 7]
+    assert len(heard.messages[-1]) > 16 << 10
+    told = [message.partition(b"\xef\xbb\xbf")[2].decode() for message in heard.messages]
+    assert told == [entry.message for entry in trail.after(0, 10)]
 
 
 def test_a_collector_that_was_away_or_hung_up_misses_nothing(trail: Trail, authority: Authority) -> None:

@@ -23,6 +23,8 @@ need ip iproute2 "keeps the PACS of the tests inside a network of its own"
 if [ "${1:-}" = tests ]; then
     [ -e /usr/share/java/pixelmed.jar ] || need /nonexistent libpixelmed-java "judges reports by their templates, in the tests"
     need javac default-jdk-headless "runs that"
+    need rsyslogd rsyslog "takes the audit messages, in the tests"
+    ls /usr/lib/*/rsyslog/lmnsd_ossl.so >/dev/null 2>&1 || need /nonexistent rsyslog-openssl "by TLS"
 fi
 
 [ -z "$missing" ] && exit 0
