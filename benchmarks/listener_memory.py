@@ -15,7 +15,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from ingest import HERE, SERVERS, NotTaken, enclosed, measure
+from receivers import HERE, SERVERS, NotTaken, enclosed, measure
 
 SIDE = 512
 FRAME = SIDE * SIDE * 2
