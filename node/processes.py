@@ -1,15 +1,17 @@
-"""What a process that starts another needs: children that die with their parent, and a lock that they share.
+"""What processes need of each other: children that die with their parent, a lock that they share, an end on a signal.
 
 It starts and watches nothing by itself.
 """
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import fcntl
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -61,3 +63,16 @@ def how_it_ended(code: int) -> str:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"killed by signal {-code}"
+
+
+def on_signal(stop: threading.Event) -> Callable[..., None]:
+    """A signal handler that sets ``stop``: by a thread, for the main one, which it interrupts, may hold its lock.
+
+    Who waits for ``stop`` in the main thread does so a while at a time: a signal that comes just before it sleeps does
+    not wake it.
+    """
+
+    def handler(*_: object) -> None:
+        _thread.start_new_thread(stop.set, ())  # threading.Thread has locks of its own
+
+    return handler

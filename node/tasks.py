@@ -19,6 +19,7 @@ from kombu import Queue
 from kombu.transport.virtual import QoS
 
 from node import log
+from node.processes import on_signal
 
 ANALYZE, DELIVER = "analyze", "deliver"  # the queues, and the tasks
 MOST_URGENT, LEAST_URGENT = 0, 9
@@ -174,8 +175,10 @@ def serve(
         without_heartbeat=True,
     )
 
+    set_it = on_signal(stop)
+
     def end(*_: object) -> None:
-        stop.set()
+        set_it()
         celery_state.should_stop = 0  # looked at between tasks, at least every second
 
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -22,6 +22,7 @@ from node import log
 from node.audit import Audited, Source, Trail, quietly
 from node.delivery import Destination
 from node.notices.receiver import Receiver
+from node.processes import on_signal
 from node.routing import Route
 from node.supervisor import Part, supervise
 from node.triage.rules import Rule
@@ -199,7 +200,7 @@ def _clock(options: WorkerOptions) -> None:
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, on_signal(stop))
     ledger = Ledger(options.ledger_url)
     counts = Counts({caller: options.destinations[name] for caller, name in options.count_from.items()})
     path = Spool(options.spool).path

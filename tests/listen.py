@@ -15,6 +15,7 @@ from pathlib import Path
 
 from node import log
 from node.listener import Ledger, Listener, ListenerOptions
+from node.processes import on_signal
 from node.spool import Arrival, Spool
 
 
@@ -50,7 +51,7 @@ def main() -> None:
     options = parser.parse_args()
     log.to_stderr()
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, on_signal(stop))
     ledger: Ledger = {"nobody": Nobody, "unreachable": Unreachable}.get(options.ledger, Nobody)()
     if options.ledger == "sqlite":
         from node.ledger import Ledger as Real
@@ -66,7 +67,8 @@ def main() -> None:
     listener.start()
     sys.stdout.write(f"{listener.port}\n")
     sys.stdout.flush()
-    stop.wait()
+    while not stop.wait(0.2):  # a signal does not wake who has just gone to sleep
+        pass
     listener.close()
 
 

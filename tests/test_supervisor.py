@@ -164,6 +164,35 @@ def test_the_parts_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     until(lambda: has_ended(child))
 
 
+def test_a_signal_ends_a_process_whatever_its_main_thread_is_doing() -> None:
+    program = (
+        "import os, signal, threading; from node.processes import on_signal\n"
+        "stop, heard = threading.Event(), 0\n"
+        "def hear(*_):\n"
+        "    global heard\n"
+        "    heard += 1; on_signal(stop)()\n"
+        "signal.signal(15, hear); print('up', flush=True)\n"
+        "while heard < 3000 or not stop.wait(1): stop.wait(0.00001); stop.clear() if heard < 3000 else None\n"
+        "os._exit(0)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+
+    def ends() -> bool:
+        for _ in range(200):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.0001)
+        return process.poll() is not None
+
+    try:
+        until(ends, what="it ends: its main thread does not wait for itself")
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_a_return_code_is_said_in_words() -> None:
     assert how_it_ended(0) == "ended with status 0"
     assert how_it_ended(-11) == "killed by SIGSEGV"

@@ -28,10 +28,10 @@ from tests.workplace import ROOT, Workplace, pacs, until
 
 PROGRAM = """
 import signal, sys, threading
-from node import log, worker
+from node import log, processes, worker
 log.to_stderr()
 stop = threading.Event()
-signal.signal(signal.SIGTERM, lambda *_: stop.set())
+signal.signal(signal.SIGTERM, processes.on_signal(stop))
 worker.run(worker.WorkerOptions.from_json(sys.stdin.buffer.read()), stop)
 """
 

@@ -27,6 +27,7 @@ from node.cli.options import (
 )
 from node.errors import Unavailable
 from node.ledger import Ledger
+from node.processes import on_signal
 from node.settings import Settings
 from node.web.site import Check, disk_check
 
@@ -40,7 +41,7 @@ def stopping(settings: Settings, part: str) -> Iterator[threading.Event]:
     audited, by = quietly(trail_of(settings)), person()
     audited(activity(part, starts=True, by=by))
     stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, on_signal(stop)) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
     finally:
