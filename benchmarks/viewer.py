@@ -25,7 +25,7 @@ from playwright.sync_api import Error
 from node import delivery
 from node.cli.viewer import beside
 from node.destinations import Destination, outgoing
-from pipelines.forms import PRESETS, USUAL, Wanted
+from pipelines.forms import PRESETS, Wanted
 from pipelines.reading import read
 from pipelines.registry import load
 from pipelines.run import Run
@@ -70,7 +70,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     names = args.only if not args.kinds else [KINDS, "us_breast"]
-    cases = [made(name, args.sets, args.out, EVERY if args.kinds else USUAL) for name in names]
+    cases = [made(name, args.sets, args.out, EVERY if args.kinds else PRESETS["ohif"].forms) for name in names]
     with ExitStack() as stack:
         pacs = stack.enter_context(orthanc(args.out / "pacs"))
         receiver = Destination("PACS", "dimse", ae_title=pacs.aet, host=pacs.host, port=pacs.dicom_port)

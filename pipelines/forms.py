@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
-ENCODINGS = ("BINARY", "FRACTIONAL", "LABELMAP")  # of a Segmentation
+ALIGNED = "ALIGNED"  # BINARY where each of its frames ends with a byte, else FRACTIONAL
+ENCODINGS = ("BINARY", "FRACTIONAL", "LABELMAP", ALIGNED)  # of a Segmentation
 REGIONS = ("regions", "references")  # of a report: outlines on the images, or the segments that have them
 OFF = "off"
 
@@ -96,12 +97,13 @@ class Wanted:
 
 _ALL_PICTURES = Wanted(key_objects=True, presentation_state=True, parametric_map=True)
 
-# ohif: what OHIF 3.13.2 shows: outlines as SCOORD, for a report that refers to segments alone blanks its viewport.
+# ohif: what OHIF 3.13.2 shows: outlines as SCOORD, for a report that refers to segments alone blanks its viewport; and
+# Segmentations whose frames end with a byte, for others it never loads, or colours the wrong place.
 # orthanc: an archive that takes everything and whose viewers are several. air: as IHE AI Results describes it.
 # legacy: a PACS of before Segmentation (2006) and Comprehensive 3D SR (2014), which shows pictures and documents.
 # planning: radiotherapy planning, which reads structures.
 PRESETS = {
-    "ohif": Wanted(),
+    "ohif": Wanted(segmentation=ALIGNED),
     "orthanc": _ALL_PICTURES,
     "air": replace(_ALL_PICTURES, report="references", presentation_state=False),
     "legacy": Wanted(
@@ -118,4 +120,4 @@ PRESETS = {
 DEFAULT = "ohif"
 EXPLAINING = frozenset({Kind.PARAMETRIC_MAP, Kind.MAP_CAPTURE})  # who takes none of these is not read for maps
 ALONE = Form(Kind.REPORT, "regions")  # a report beside no Segmentation
-USUAL = PRESETS[DEFAULT].forms
+USUAL = Wanted().forms  # what is made where nobody says what he takes; file names and UIDs do not say that it is these

@@ -65,7 +65,7 @@ def sent() -> str:
     """What is made, and in which transfer syntax."""
     rows = {}
     for form, made in examples():
-        how = form.encoding if form.kind == Kind.SEGMENTATION else ""
+        how = made.SegmentationType if form.kind == Kind.SEGMENTATION else ""
         words = form.kind.name.replace("_", " ").lower()
         row = (f"{words} {how}".strip(), *named(made.SOPClassUID), UID(made.file_meta.TransferSyntaxUID).name)
         rows[row] = made

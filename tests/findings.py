@@ -25,7 +25,7 @@ from pydicom.uid import (
 from pipelines import evidence
 from pipelines.base import Algorithm, Finding, Findings, Measurement, Segment
 from pipelines.evidence import codes
-from pipelines.forms import USUAL, Wanted
+from pipelines.forms import PRESETS, USUAL, Wanted
 from pipelines.study import Series, Study, read_folder
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5)
@@ -40,6 +40,7 @@ SOP_CLASSES = {
 }
 FORMS = {  # report and Segmentation alone
     "ohif": USUAL,
+    "viewer": PRESETS["ohif"].forms,
     "air": Wanted("references").forms,
     "fractional": Wanted(segmentation="FRACTIONAL").forms,
     "labelmap": Wanted(segmentation="LABELMAP").forms,
@@ -75,13 +76,15 @@ def image(number: int, *, modality: str = "MR", shape: tuple[int, int] = (20, 24
     return ds
 
 
-def slices(count: int = 6, *, geometry: Any = AXIAL, modality: str = "MR", **elements: Any) -> list[Dataset]:
+def slices(
+    count: int = 6, *, geometry: Any = AXIAL, modality: str = "MR", shape: tuple[int, int] = (20, 24), **elements: Any
+) -> list[Dataset]:
     """A stack of images that lie where the geometry says."""
     row, column, step = (np.array(each, float) for each in geometry)
     made = []
     for number in range(count):
         position = np.array([-10.0, -12.0, 5.0]) + number * step
-        ds = image(number + 1, modality=modality)
+        ds = image(number + 1, modality=modality, shape=shape)
         ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = "1.2.3.9", ""
         ds.ImagePositionPatient = [f"{each:.6g}" for each in position]
         ds.ImageOrientationPatient = [f"{each:.6g}" for each in (*row, *column)]

@@ -65,6 +65,20 @@ def test_so_does_that_of_a_multi_frame_image(tmp_path, encoding):
     assert np.array_equal(seg_masks(tmp_path / "seg.dcm", series)["FLAIR abnormality"], mask)
 
 
+@pytest.mark.parametrize(("shape", "encoding"), [((20, 24), "BINARY"), ((21, 25), "FRACTIONAL"), ((20, 26), "BINARY")])
+def test_aligned_is_binary_where_a_frame_ends_with_a_byte(tmp_path, shape, encoding):
+    """OHIF 3.13.2 cannot cut bits within a byte; it takes fractions that are all or nothing for BINARY."""
+    study = study_of(slices(shape=shape), tmp_path / "in")
+    series = study.series[0]
+    made = written(outlined(series, lesion(blob(series), "a")), study, tmp_path, preset="viewer")
+    assert made["seg.dcm"].SegmentationType == encoding
+    assert np.array_equal(seg_masks(tmp_path / "seg.dcm", series)["a"], blob(series))
+    assert check(made["sr.dcm"], source=series.instances, beside=tuple(made.values())) == ()
+    alike = written(outlined(series, lesion(blob(series), "a")), study, tmp_path / encoding, forms=in_(encoding))
+    assert made["seg.dcm"].PixelData == alike["seg.dcm"].PixelData
+    assert made["seg.dcm"].SOPInstanceUID != alike["seg.dcm"].SOPInstanceUID  # it is of another form
+
+
 def test_segments_that_overlap_go_into_label_maps_of_their_own(tmp_path):
     study = study_of(slices(), tmp_path / "in")
     series = study.series[0]

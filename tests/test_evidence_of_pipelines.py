@@ -7,19 +7,24 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from pydicom import dcmread
 
+from node import delivery
+from node.cli.viewer import beside
+from node.destinations import Destination
 from pipelines import synthetic
 from pipelines.evidence.objects import BUILDERS
 from pipelines.forms import ENCODINGS, REGIONS, Form, Kind
 from pipelines.reading import read
 from pipelines.registry import load
 from pipelines.study import Study, read_folder
+from tests import viewing
 from tests.findings import outlined, saved, slices, study_of, verdict, written
-from tests.peers import ROOT, SHARED, needs
+from tests.peers import ROOT, SHARED, Orthanc, free_port, needs, orthanc
 from tests.photographs import discs, eye, photograph
 from tests.photographs import study_of as photographs_of
 from tests.test_enhance import demanding, speckle
@@ -33,7 +38,13 @@ EVERY_KIND = {
     *(Form(Kind.REPORT, regions, "BINARY") for regions in REGIONS),
 }
 UNKNOWN = Form(Kind.SEGMENTATION, encoding="LABELMAP")  # to programs of 2022: highdicom reads these in other tests
+BOX = 5  # points of a line that is no outline, but a box or a mark beside words
 DOCUMENTS = (Kind.REPORT, Kind.KEY_OBJECTS)
+SHOWN = {  # by OHIF, of what is made here
+    Form(Kind.SEGMENTATION, encoding="ALIGNED"),
+    Form(Kind.REPORT, "regions", "BINARY"),
+    Form(Kind.DERIVED_SERIES),
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,14 @@ def brain(folder: Path) -> Study:
 
 
 def breast(folder: Path) -> Study:
-    return read_folder(saved([speckle()], folder))[0][0]
+    image = speckle()
+    image.update(uids("1.2.5"))
+    return read_folder(saved([image], folder))[0][0]
+
+
+def uids(study: str) -> dict[str, str]:
+    """So that one archive can hold them all."""
+    return {"StudyInstanceUID": study, "SeriesInstanceUID": f"{study}.1", "SOPInstanceUID": f"{study}.1.1"}
 
 
 STUDIES: dict[str, Callable[[Path], Study]] = {
@@ -67,7 +85,7 @@ STUDIES: dict[str, Callable[[Path], Study]] = {
     "mr_brain_type:BrainTumourType": Real("brain_mri_tumour"),
     "mr_heart:HeartCine": Real("cine_mr_lv", 8),
     "mr_hippocampus:Hippocampus": Real("hippocampus_mri"),
-    "op_retina:Retina": lambda folder: photographs_of(folder, photograph(eye(), "OP")),
+    "op_retina:Retina": lambda folder: photographs_of(folder, photograph(eye(), "OP", **uids("1.2.4"))),
     "us_breast:BreastUltrasound": Real("breast_us"),
     "xc_skin:SkinMelanoma": Real("skin_isic2017"),
 }
@@ -113,6 +131,60 @@ def test_dciodvfy_and_dsrdump_find_no_error(evidence_of: Callable[[str], dict[Pa
         of_source = known if form.kind == Kind.DERIVED_SERIES else set()  # what the image lacked its copy lacks
         assert form == UNKNOWN or set(verdict(path)) <= of_source, path.name
         assert form.kind not in DOCUMENTS or dumped(path) == [], path.name
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    with orthanc(tmp_path_factory.mktemp("archive")) as archive:
+        yield archive
+
+
+@pytest.fixture(scope="module")
+def viewer(archive: Orthanc, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with beside(viewing.OHIF, archive.url, free_port(), tmp_path_factory.mktemp("viewer") / "log") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    pytest.importorskip("playwright.sync_api")
+    with viewing.browser() as chromium:
+        yield chromium
+
+
+@needs("Orthanc", "chromium")
+@viewing.needs_ohif
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("use", [pytest.param(use, marks=() if use in HERE else _AWAY) for use in STUDIES])
+def test_ohif_shows_what_it_says_where_it_lies(
+    evidence_of: Callable[[str], dict[Path, Form]], archive: Orthanc, viewer: str, chromium: Any, use: str
+) -> None:
+    made = {path: form for path, form in evidence_of(use).items() if form in SHOWN}
+    outlines = [path for path, form in made.items() if form.kind == Kind.SEGMENTATION]
+    study_uid = dcmread(next(iter(made)), specific_tags=["StudyInstanceUID"]).StudyInstanceUID
+    images = [path for path in (next(iter(made)).parents[1] / "in").rglob("*.dcm") if is_of(path, study_uid)]
+    receiver = Destination("PACS", "dimse", ae_title=archive.aet, host=archive.host, port=archive.dicom_port)
+    answers = list(delivery.send(receiver, [delivery.outgoing(path) for path in (*images, *made)]))
+    assert {answer.verdict for answer in answers} == {"delivered"}
+    with viewing.opened(chromium, viewer, study_uid) as page:
+        if outlines:
+            viewing.load(page, "SEG")
+            coloured, where = viewing.overlay(page), viewing.place(page)
+            masks = [viewing.drawn(path, where.sop) for path in outlines]
+            assert max(min(viewing.agreement(coloured, mask, where)) for mask in masks) > 0.95
+        viewing.load(page, "SR")
+        words, where, pixels = viewing.lines(page), viewing.place(page), viewing.canvas(page)
+        lines = [each for each in viewing.outlines(page) if len(each) > BOX]
+    assert any(is_readable for said, is_readable in words if said)
+    assert pixels.std() > 10, "the viewport is empty"
+    masks = [viewing.drawn(path, where.sop) for path in outlines]
+    assert bool(lines) == bool(outlines)
+    for line in lines:
+        assert max(viewing.along(line, mask, where) for mask in masks) > 0.95
+
+
+def is_of(path: Path, study_uid: str) -> bool:
+    return bool(dcmread(path, specific_tags=["StudyInstanceUID"]).StudyInstanceUID == study_uid)
 
 
 @needs_pixelmed()

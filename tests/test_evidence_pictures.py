@@ -92,7 +92,7 @@ def test_frames_of_several_sizes_and_in_colour_are_shown_each_as_it_is(tmp_path:
 def test_it_says_that_it_is_not_verified_and_names_no_patient(tmp_path: Path) -> None:
     study = study_of(slices(), tmp_path / "in")
     for made in captures(outlined(study.series[0]), study, tmp_path / "out"):
-        assert made.SeriesDescription == "mr_brain: summary (AI, not verified)"
+        assert made.SeriesDescription == "AI: summary (mr_brain, not verified)"
         assert "not verified" in made.DerivationDescription
         assert made.BurnedInAnnotation == "NO"
         assert made.PatientID == "P1"

@@ -207,9 +207,24 @@ def test_no_group_for_ohif_is_without_coordinates(tmp_path, study):
         Finding(codes.LESION, True, 0.9, sop_uids=("1.2.3.4.3",), box=(2, 3, 4, 5)),
     )
     report = written(Findings(series, found, read=(series,)), study, tmp_path, preset="ohif")["sr.dcm"]
-    assert len(groups(report)) == 4
+    assert len(groups(report)) == 5
     assert all(map(reaches_scoord, groups(report)))
-    assert evaluations(report) == {"Summary of Analyses": "Succeeded", "Neoplasm": "Present"}
+    assert evaluations(report) == {"Summary of Analyses": "Succeeded"}
+
+
+def test_what_has_no_number_says_on_how_many_images_it_was_looked_for(tmp_path, study):
+    """A number with a place on an image: else OHIF has nothing to show."""
+    found = Finding(codes.NEOPLASM, False, None, label="tumor")
+    report = written(Findings(study.series[0], (found,)), study, tmp_path)["sr.dcm"]
+    (group,) = groups(report)
+    assert reaches_scoord(group)
+    assert numbers(group) == {"Number of Frames": (6.0, "1")}
+    assert [each.TextValue for each in children(group, codes.COMMENT)] == [
+        "tumor: absent (AI, not verified: mr_brain 1.0.0)"
+    ]
+    assert children(group, codes.FINDING) == []
+    (read,) = hd.sr.srread(tmp_path / "sr.dcm").content.get_image_measurement_groups()
+    assert read.tracking_identifier == "tumor"
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -236,8 +251,26 @@ def test_what_was_not_evaluated_says_why(tmp_path, study, status, code, words, f
     report = written(NotEvaluated(status, "the study has no FLAIR"), study, tmp_path)["sr.dcm"]
     assert evaluations(report) == {"Summary of Analyses": code}
     assert comments(report) == [f"{words}: the study has no FLAIR"]
-    assert (groups(report), report.CompletionFlag) == ([], flag)
+    (group,) = groups(report)
+    assert reaches_scoord(group)
+    assert numbers(group) == {"Number of Frames": (6.0, "1")}
+    said = f"{words} (AI, not verified: mr_brain 1.0.0): the study has no FLAIR"
+    assert [each.TextValue for each in children(group, codes.COMMENT)] == [said]
+    assert report.CompletionFlag == flag
     assert words in report.SeriesDescription
+    referring = written(NotEvaluated(status, "the study has no FLAIR"), study, tmp_path / "air", preset="air")["sr.dcm"]
+    assert groups(referring) == []
+    assert comments(referring) == comments(report)
+
+
+def test_a_long_reason_is_cut_where_a_screen_ends_and_whole_in_the_evaluations(tmp_path, study):
+    reason = ("the study has no FLAIR, " * 12).strip()
+    report = written(NotEvaluated("withheld", reason), study, tmp_path)["sr.dcm"]
+    (group,) = groups(report)
+    (said,) = children(group, codes.COMMENT)
+    assert len(said.TextValue) == 100
+    assert said.TextValue.endswith("...")
+    assert comments(report) == [f"withheld: {reason}"]
 
 
 def test_the_notes_stand_in_the_report(tmp_path, study):

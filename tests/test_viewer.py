@@ -23,12 +23,12 @@ from pipelines.study import Study
 from tests import viewing
 from tests.findings import image, lesion, outlined, slices, study_of, written
 from tests.peers import Orthanc, free_port, needs, orthanc
-from tests.viewing import OHIF
+from tests.viewing import OHIF, needs_ohif
 from tests.waiting import until
 
 pytestmark = [
     needs("Orthanc", "chromium"),
-    pytest.mark.skipif(not (OHIF / "index.html").exists(), reason="OHIF is not here: `make test` fetches it with npm"),
+    needs_ohif,
     pytest.mark.timeout(900),
 ]
 CASES = ("in space", "no size")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import dcmread
@@ -23,6 +24,9 @@ from scipy.ndimage import maximum_filter
 from tests.peers import ROOT
 
 OHIF = ROOT / ".cache" / "ohif-3.13.2" / "package" / "dist"
+needs_ohif = pytest.mark.skipif(
+    not (OHIF / "index.html").exists(), reason="OHIF is not here: `make test` fetches it with npm"
+)
 FLAGS = (
     "--no-sandbox",
     "--use-gl=angle",
@@ -35,6 +39,7 @@ FLAGS = (
     "--disable-sync",
 )
 PATIENCE = 180_000  # ms
+PAUSE = 500  # ms
 TITLES = '[data-cy="study-browser-thumbnail-no-image"]'  # of the objects that are no images
 PICTURES = '[data-cy="study-browser-thumbnail"]'  # of the series that are
 SLACK = 3  # pixels of the screen that an edge may lie off, beside half a pixel of the image: a line is two wide
@@ -93,19 +98,19 @@ class Place:
 
 @contextlib.contextmanager
 def browser() -> Iterator[Any]:
-    """A Chromium without a window, drawing in software."""
+    """A Chromium without a window, drawing in software; its pages share what was fetched and compiled."""
     from playwright import sync_api as playwright
 
     with playwright.sync_playwright() as started:
         chromium = started.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
-        yield chromium
+        yield chromium.new_context(viewport={"width": 1280, "height": 860})
         chromium.close()
 
 
 @contextlib.contextmanager
 def opened(chromium: Any, address: str, study_uid: str) -> Iterator[Any]:
     """The study in a page of its own, once its first image is there."""
-    page = chromium.new_page(viewport={"width": 1280, "height": 860})
+    page = chromium.new_page()
     page.set_default_timeout(PATIENCE)
     # the tour of a first visit would lie over everything
     page.add_init_script("localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']))")
@@ -136,7 +141,22 @@ def load(page: Any, modality: str, which: int = 0) -> None:
         except TookTooLong:
             if is_last:
                 raise
-    page.wait_for_timeout(2000)  # until it is drawn
+    at_rest(page)
+
+
+def at_rest(page: Any, other: NDArray[np.int32] | None = None) -> NDArray[np.int32]:
+    """What the first viewport shows once it no longer changes; and no longer is ``other``, if that is given.
+
+    A picture that stays as ``other`` is given up on after a while, and is returned.
+    """
+    before = canvas(page)
+    for _ in range(PATIENCE // PAUSE):
+        page.wait_for_timeout(PAUSE)
+        now = canvas(page)
+        if np.array_equal(now, before) and (other is None or not np.array_equal(now, other)):
+            break
+        before = now
+    return before
 
 
 def place(page: Any) -> Place:
@@ -153,12 +173,10 @@ def canvas(page: Any) -> NDArray[np.int32]:
 
 def overlay(page: Any) -> NDArray[np.bool_]:
     """(rows, columns): the pixels that the segments colour, found by hiding them."""
-    with_it = canvas(page)
+    with_it = at_rest(page)
     page.evaluate(_SET_VISIBLE, False)
-    page.wait_for_timeout(1000)
-    without = canvas(page)
+    without = at_rest(page, other=with_it)
     page.evaluate(_SET_VISIBLE, True)
-    page.wait_for_timeout(1000)
     found: NDArray[np.bool_] = np.abs(with_it - without).max(-1) > _SHOWN
     return found
 
@@ -171,6 +189,19 @@ def lines(page: Any) -> list[tuple[str, bool]]:
 def outlines(page: Any) -> list[NDArray[np.float64]]:
     """The lines that the loaded report draws: (points, 2), as (x, y) on the canvas."""
     return [np.array(each, np.float64).reshape(-1, 2) for each in page.evaluate(_OUTLINES) if len(each) > 3]
+
+
+def along(outline: NDArray[np.float64], mask: NDArray[np.bool_], where: Place) -> float:
+    """Of the corners of an outline on the canvas, the share that lies on the mask or its edge.
+
+    Args:
+        mask: (rows, columns) of the image that lies at ``where``.
+    """
+    x, y = np.rint(outline).astype(int).T
+    shape = (max(int(y.max()) + 1, 1), max(int(x.max()) + 1, 1))
+    near = maximum_filter(where.on_canvas(mask, shape), 2 * where.slack(mask.shape[1]) + 1)
+    inside = (x >= 0) & (y >= 0)
+    return float(np.where(inside, near[y * inside, x * inside], False).mean())
 
 
 def drawn(segmentation: Path, sop: str) -> NDArray[np.bool_]:

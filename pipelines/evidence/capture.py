@@ -19,7 +19,7 @@ from pipelines.evidence import codes, content, drawing, shown, wording
 from pipelines.evidence.header import Heading, begun
 from pipelines.evidence.marks import colours, marks, telling
 from pipelines.evidence.regions import reference
-from pipelines.evidence.seg import merged
+from pipelines.evidence.segments import merged
 from pipelines.evidence.stamp import Stamp
 from pipelines.evidence.told import NOT_EVALUATED, NotEvaluated, Told
 from pipelines.evidence.wording import Line

@@ -91,6 +91,7 @@ LV_ES_VOLUME = _code("8823-7", "LN", "Left Ventricular ES Volume", "CID 3835")
 LV_EJECTION_FRACTION = _code("8811-2", "LN", "Left ventricular ejection fraction by MR", "CID 3833")
 CARDIOTHORACIC_RATIO = _code("CTR", "99WETREAD", "Cardiothoracic ratio", "TID 1501")
 NUMBER_OF_SIMILAR_FINDINGS = _code("111406", "DCM", "Number of similar findings", "TID 300")
+NUMBER_OF_FRAMES = _code("121140", "DCM", "Number of Frames", "TID 300")
 CERTAINTY_OF_FINDING = _code("111012", "DCM", "Certainty of Finding", "CID 6048")
 # What a change is, no dictionary says: its uncertainty and what it was inferred from are of DICOM.
 CHANGE_OF_VOLUME = _code("VOL_CHANGE", "99WETREAD", "Change of volume since a prior study", "TID 300")

@@ -5,7 +5,8 @@ series. ``regions`` is what OHIF 3.13.2 survives. It takes the groups of one Tra
 one such set has no SCOORD the whole report fails to load. So a volumetric group has the outlines themselves, as regions
 on the source images, beside its numbers; the largest comes first, for OHIF shows the first. A number that has no
 outline is inferred from an image (TID 320), by the place on it where OHIF is to write it, and a comment says what was
-found, for OHIF writes numbers and comments. What has neither outline nor number goes into no group.
+found, for OHIF writes numbers and comments. What has no number either, and a run that found or read nothing, has the
+number of frames that it looked at: a report without any number is an empty viewport.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from pydicom.uid import Comprehensive3DSRStorage
 from pipelines.base import Algorithm, Finding, Findings, Measurement, Segment
 from pipelines.evidence import codes, content, equipment, regions
 from pipelines.evidence.seg import Drawn, Placed
+from pipelines.evidence.stamp import Stamp
 from pipelines.evidence.tracking import Track
+from pipelines.frames import Frame
 from pipelines.instance import text
 from pipelines.series import Series
 
 MOST_APART = 20  # outlines that need a group each: of a hundred nuclei or twigs of vessels the largest will do
+LONGEST_LINE = 100  # characters that OHIF has room for; the evaluations of the report have all of them
 PAIRED = (codes.BREAST, codes.RETINA)  # organs that are imaged one at a time
 _Body = tuple[str, list[Dataset]]  # the template, and what a group has beyond what all groups say
 
@@ -151,16 +155,42 @@ def _without_region(finding: Finding, track: Track, writing: Writing) -> list[_B
     """TID 1501 for what has no outline, as a class or something that is absent."""
     numbers = list(_numbers(finding))
     if writing.regions == "regions":
-        if not numbers:
-            return []
+        frames = regions.judged_on(finding, writing.series)
+        numbers = numbers or [_count(frames)]
         for number in numbers:
-            source = regions.title(finding, writing.series, writing.rank)
-            number.ContentSequence = [source, *number.get("ContentSequence", ())]
+            number.ContentSequence = [regions.title(frames, writing.rank), *number.get("ContentSequence", ())]
         numbers.append(content.words(codes.COMMENT, _in_words(finding, track, writing.algorithm)))
     frames = regions.judged_on(finding, writing.series) if finding.sop_uids else ()
     return [
         ("1501", [*numbers, *(content.image(codes.SOURCE_OF_MEASUREMENT, regions.reference(each)) for each in frames)])
     ]
+
+
+def without_findings(words: str, why: str, series: Series, stamp: Stamp) -> list[Dataset]:
+    """A group that says over an image why there are no findings; none where the study has no image.
+
+    Args:
+        words: What became of the run, in a few words.
+        why: One sentence, or nothing.
+    """
+    if not series.is_image or not series.frames:
+        return []
+    algorithm = stamp.algorithm
+    number = _count(series.frames)
+    number.ContentSequence = [regions.title(series.frames)]
+    said = f"{words} (AI, not verified: {algorithm.name} {algorithm.version})" + (f": {why}" if why else "")
+    parts = [
+        content.words(codes.TRACKING_IDENTIFIER, words, content.OBSERVATION),
+        content.uid(codes.TRACKING_UNIQUE_IDENTIFIER, stamp.uid("tracking", "outcome"), content.OBSERVATION),
+        *equipment.in_group(algorithm),
+        number,
+        content.words(codes.COMMENT, said if len(said) <= LONGEST_LINE else f"{said[: LONGEST_LINE - 3]}..."),
+    ]
+    return [content.container(codes.MEASUREMENT_GROUP, parts, template="1501")]
+
+
+def _count(frames: Sequence[Frame]) -> Dataset:
+    return content.quantity(codes.NUMBER_OF_FRAMES, len(frames), codes.NO_UNITS)
 
 
 def _in_words(finding: Finding, track: Track, algorithm: Algorithm) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from pipelines.evidence import equipment
+from pipelines.evidence import equipment, wording
 from pipelines.evidence.told import Told
 
 
@@ -36,7 +36,7 @@ def begun(told: Told, heading: Heading, count: int = 1) -> Dataset:
     made.StudyInstanceUID = told.read[0].header.StudyInstanceUID
     made.SeriesInstanceUID = stamp.uid(f"{heading.stem} series")
     made.Modality, made.SeriesNumber, made.InstanceNumber = heading.modality, heading.series_number, count
-    made.SeriesDescription = f"{stamp.algorithm.name}: {heading.title} (AI, not verified)"[:64]
+    made.SeriesDescription = wording.series_title(heading.title, stamp.algorithm)
     for keyword, value in equipment.general(stamp.algorithm).items():
         setattr(made, "".join(word.capitalize() for word in keyword.split("_")), value)
     made.file_meta = FileMetaDataset()

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage
 
 from pipelines.base import Finding, Findings
-from pipelines.evidence import codes, content, equipment
+from pipelines.evidence import codes, content, equipment, wording
 from pipelines.evidence.regions import judged_on, reference
 from pipelines.evidence.sr import references
 from pipelines.evidence.stamp import Stamp
@@ -90,7 +90,7 @@ def _selection(frames: Sequence[Frame], findings: Sequence[Finding], stamp: Stam
         instance_number=1,
         modality="KO",
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        series_description=f"{algorithm.name}: images to look at (AI, not verified)"[:64],
+        series_description=wording.series_title("images to look at", algorithm),
         **equipment.general(algorithm),
     )
     made.ReferencedPerformedProcedureStepSequence = []

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pipelines.base import Finding, Findings
 from pipelines.evidence import regions
 from pipelines.evidence.outlines import area, outer_outlines
-from pipelines.evidence.seg import COLOURS, merged
+from pipelines.evidence.seg import COLOURS
+from pipelines.evidence.segments import merged
 from pipelines.evidence.tracking import named
 from pipelines.series import Series
 

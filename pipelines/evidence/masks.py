@@ -15,10 +15,11 @@ from pydicom.dataset import Dataset
 
 from pipelines.evidence.check_segmentation import described_segments
 from pipelines.evidence.errors import InvalidEvidence
-from pipelines.forms import ENCODINGS
 from pipelines.geometry import SAME_POSITION
 from pipelines.instance import items, number, numbers, text
 from pipelines.series import Series
+
+SEGMENTATION_TYPES = ("BINARY", "FRACTIONAL", "LABELMAP")  # (0062,0001)
 
 
 def seg_masks(path: Path, series: Series) -> dict[str, NDArray[np.bool_]]:
@@ -30,7 +31,7 @@ def seg_masks(path: Path, series: Series) -> dict[str, NDArray[np.bool_]]:
         InvalidEvidence: If the file is no Segmentation that we read, or not one of this series.
     """
     segmentation = dcmread(path)
-    if text(segmentation, "SegmentationType") not in ENCODINGS:
+    if text(segmentation, "SegmentationType") not in SEGMENTATION_TYPES:
         raise InvalidEvidence(f"{path.name} is no BINARY, FRACTIONAL or LABELMAP Segmentation")
     frames = _pixels(segmentation)
     grid = (len(series.frames), int(number(series.header, "Rows") or 0), int(number(series.header, "Columns") or 0))

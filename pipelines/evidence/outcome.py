@@ -19,7 +19,7 @@ from pipelines.evidence import codes
 from pipelines.evidence.check import check
 from pipelines.evidence.encode import part10
 from pipelines.evidence.errors import InvalidEvidence
-from pipelines.evidence.groups import Writing, groups
+from pipelines.evidence.groups import Writing, groups, without_findings
 from pipelines.evidence.objects import BUILDERS, STEMS
 from pipelines.evidence.seg import Drawn, draw
 from pipelines.evidence.source import take_over
@@ -98,7 +98,8 @@ def _content(told: Told, form: Form, drawn: Drawn) -> Content:
     outcome = told.outcome
     if isinstance(outcome, NotEvaluated):
         code, words = NOT_EVALUATED[outcome.status]
-        return Content(code, words, told.read, comments=[f"{words}: {outcome.reason}"])
+        said = _instead(told, form, words, outcome.reason)
+        return Content(code, words, told.read, said, comments=[f"{words}: {outcome.reason}"])
     writing = Writing(outcome.series, told.stamp.algorithm, drawn, form.regions)
     written, loose = groups(outcome, told.tracks, writing)
     is_found = any(finding.present for finding in outcome.findings)
@@ -106,7 +107,15 @@ def _content(told: Told, form: Form, drawn: Drawn) -> Content:
     words = "findings" if is_found else "derived images" if is_made else "nothing found"
     since = [measured.against for finding in outcome.findings for measured in finding.measurements if measured.against]
     comments = [*outcome.notes, *drawn.notes]
+    written = written or _instead(told, form, words, comments[0] if comments else "")
     return Content(codes.SUCCEEDED, words, told.read, written, loose, comments, list(dict.fromkeys(since)))
+
+
+def _instead(told: Told, form: Form, words: str, why: str) -> list[Dataset]:
+    """Where a report shows things on images, what it says if there is no finding to show."""
+    if form.regions != "regions":
+        return []
+    return without_findings(words, why, told.read[0], told.stamp)
 
 
 def _beside(form: Form, made: Collection[_Made]) -> tuple[Dataset, ...]:

@@ -64,13 +64,12 @@ def box(finding: Finding, series: Series) -> Outline:
     return _rectangle(frames[0], *finding.box)
 
 
-def title(finding: Finding, series: Series, rank: int) -> Dataset:
+def title(frames: Sequence[Frame], rank: int = 0) -> Dataset:
     """What a number without an outline is inferred from (TID 320): the middle one of the images that it was judged on.
 
     A mark at its left edge, one below the other by ``rank``: OHIF 3.13.2 writes a number to the right of the first
     coordinates that it finds, and of an outline of the whole image that is beyond the screen.
     """
-    frames = judged_on(finding, series)
     frame = frames[len(frames) // 2]
     columns, rows = number(frame.instance, "Columns") or 1, number(frame.instance, "Rows") or 1
     mark = _rectangle(frame, 0, rows * (0.06 + 0.1 * (rank % 9)), columns * 0.01, rows * 0.01)

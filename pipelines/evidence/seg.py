@@ -3,7 +3,8 @@
 Frames without a voxel are left out (the sparse encoding of PS3.3 C.8.20.3): with all of them ten organs of a CT of
 300 slices take 98 MB instead of a few, and viewers place a frame by its Plane Position, not by its number. BINARY has
 every viewer; FRACTIONAL and LABELMAP (Supplement 243) are compressed without loss, and a label map cannot hold two
-segments at one voxel: those that overlap go into objects of their own.
+segments at one voxel: those that overlap go into objects of their own. ALIGNED is for viewers that cannot cut bits
+where a frame ends within a byte: then it is FRACTIONAL, all or nothing, which they take for BINARY.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from pipelines.base import Findings, Segment
-from pipelines.evidence import equipment
-from pipelines.evidence.errors import InvalidEvidence
+from pipelines.evidence import equipment, wording
+from pipelines.evidence.segments import label_array, merged, part, refuse_off_grid
 from pipelines.evidence.slices import fill, slices_of
 from pipelines.evidence.source import lean_images
 from pipelines.evidence.stacks import Stack, stacks
 from pipelines.evidence.stamp import Stamp
 from pipelines.evidence.tracking import Track
-from pipelines.evidence.voxels import FULL, Masks, label_type, layers
+from pipelines.evidence.voxels import FULL, Masks, layers
+from pipelines.forms import ALIGNED
 from pipelines.instance import number as number_of
 from pipelines.instance import one_sentence
 from pipelines.series import Series
@@ -85,7 +87,7 @@ def draw(findings: Findings, tracks: Sequence[Track], stamp: Stamp, encoding: st
     series = findings.series
     segments = merged(findings)
     for segment in segments:
-        _refuse_off_grid(segment, series)
+        refuse_off_grid(segment, series)
     uids = {track.identifier: track.uid for track in tracks}
     looks = {each.label: _Look(uids[each.label], COLOURS[i % len(COLOURS)]) for i, each in enumerate(segments)}
     objects: list[Dataset] = []
@@ -95,8 +97,8 @@ def draw(findings: Findings, tracks: Sequence[Track], stamp: Stamp, encoding: st
         try:
             images, derived = _images(stack, series)
             descriptions = [_description(i, each, looks[each.label], stamp) for i, each in enumerate(here, start=1)]
-            object_ = _Object(encoding, descriptions, stamp, len(objects) + 1)
-            made = _drawn_on(images, [_part(segment.mask, stack) for segment in here], object_)
+            object_ = _Object(encoding, _encoding_on(series, encoding), descriptions, stamp, len(objects) + 1)
+            made = _drawn_on(images, [part(segment.mask, stack) for segment in here], object_)
         except (ValueError, AttributeError, LookupError) as error:  # what highdicom says of a source that it cannot use
             notes.append(f"the outline is not stored as a Segmentation: {_why(error)}")
             continue
@@ -115,10 +117,18 @@ def _portions(segments: list[Segment], series: Series, encoding: str) -> Iterato
     for stack in stacks(series):
         here = [segment for segment in segments if occupied[segment.label][list(stack.frames)].any()]
         if here and encoding == "LABELMAP":
-            for layer in layers(_masks([_part(each.mask, stack) for each in here])):
+            for layer in layers(_masks([part(each.mask, stack) for each in here])):
                 yield stack, [here[place] for place in layer]
         elif here:
             yield stack, here
+
+
+def _encoding_on(series: Series, asked: str) -> str:
+    """How the segments of a series are encoded: ALIGNED is BINARY, if a frame ends with a byte (PS3.5 8.1.1)."""
+    if asked != ALIGNED:
+        return asked
+    pixels = (number_of(series.header, "Rows") or 0) * (number_of(series.header, "Columns") or 0)
+    return "BINARY" if pixels % 8 == 0 else "FRACTIONAL"
 
 
 def _masks(masks: Sequence[NDArray[np.bool_]]) -> Masks:
@@ -134,28 +144,6 @@ class _Look:
     colour: str
 
 
-def merged(findings: Findings) -> list[Segment]:
-    """The segments of the findings, one per label: masks of one label become one."""
-    found: dict[str, Segment] = {}
-    for segment in (finding.segment for finding in findings.findings if finding.segment):
-        before = found.get(segment.label)
-        if before is None or before is segment:
-            found[segment.label] = segment
-        elif before.mask.shape == segment.mask.shape:
-            mask = before.mask | segment.mask
-            found[segment.label] = Segment(segment.label, mask, before.category, before.property_type)
-        else:
-            raise InvalidEvidence(f"two masks of {segment.label!r} have different shapes")
-    return list(found.values())
-
-
-def _refuse_off_grid(segment: Segment, series: Series) -> None:
-    grid = (len(series.frames), number_of(series.header, "Rows"), number_of(series.header, "Columns"))
-    if segment.mask.shape != grid:
-        shape, expected = ("×".join(f"{each:.0f}" for each in sizes if each) for sizes in (segment.mask.shape, grid))
-        raise InvalidEvidence(f"the mask of {segment.label!r} is {shape}, but its series is {expected}")
-
-
 def _why(error: Exception) -> str:
     """What highdicom means, to a person."""
     if isinstance(error, KeyError):
@@ -165,23 +153,6 @@ def _why(error: Exception) -> str:
     if isinstance(error, AttributeError):
         return f"the images lack {str(error).split()[-1].strip(chr(39))}"
     return one_sentence(error)
-
-
-def _part(mask: NDArray[np.bool_], stack: Stack) -> NDArray[np.bool_]:
-    """The frames of the stack; no copy where these are all."""
-    return mask if stack.frames == tuple(range(len(mask))) else mask[list(stack.frames)]
-
-
-def _label_array(masks: Sequence[NDArray[np.bool_]]) -> NDArray[Any]:
-    """(frames, rows, columns) of segment numbers, which highdicom encodes fastest; a stack only where they overlap."""
-    labels = np.zeros(masks[0].shape, label_type(len(masks)))
-    for number, mask in enumerate(masks, start=1):
-        frames = np.flatnonzero(mask.any(axis=(1, 2)))
-        slab = slice(frames[0], frames[-1] + 1)  # most segments lie in few frames
-        if number > 1 and labels[slab][mask[slab]].any():
-            return np.stack(masks, axis=-1).view(np.uint8)  # (frames, rows, columns, segments)
-        np.copyto(labels[slab], number, where=mask[slab], casting="unsafe")
-    return labels
 
 
 def _description(number: int, segment: Segment, look: _Look, stamp: Stamp) -> Any:
@@ -216,23 +187,30 @@ def _images(stack: Stack, series: Series) -> tuple[list[Dataset], list[str]]:
 
 @dataclass(frozen=True)
 class _Object:
-    """What one object is, whatever its voxels; ``number``: from 1, among those of its encoding."""
+    """What one object is, whatever its voxels.
 
+    Attributes:
+        asked: The encoding that its form names.
+        encoding: Its Segmentation Type (0062,0001).
+        number: From 1, among those of its form.
+    """
+
+    asked: str
     encoding: str
     descriptions: list[Any]
     stamp: Stamp
     number: int
 
     def uid(self, what: str, *number: int) -> str:
-        """Another encoding is another object, in a series of its own."""
-        return self.stamp.uid(what, *(() if self.encoding == "BINARY" else (self.encoding,)), *number)
+        """Another form is another object, in a series of its own."""
+        return self.stamp.uid(what, *(() if self.asked == "BINARY" else (self.asked,)), *number)
 
 
 def _drawn_on(images: list[Dataset], masks: list[NDArray[np.bool_]], object_: _Object) -> Dataset:
     """The object with all its frames; ``masks``: (frames, rows, columns), a frame for each of the source's."""
     slices = slices_of(images)
     if slices is None:
-        return _segmentation(images, _label_array(masks), object_)
+        return _segmentation(images, label_array(masks), object_)
     voxel = np.zeros((1, *masks[0].shape[1:]), np.uint8)
     voxel[0, 0, 0] = 1  # makes one frame, to be replaced
     return fill(_segmentation(images[:1], voxel, object_), slices, _masks(masks))
@@ -275,7 +253,7 @@ def _segmentation(images: list[Dataset], pixels: NDArray[Any], object_: _Object)
         transfer_syntax_uid=ExplicitVRLittleEndian if object_.encoding == "BINARY" else RLELossless,
         content_label="AI_FINDINGS",
         content_description=f"{algorithm.name} {algorithm.version}, not verified"[:64],
-        series_description=f"{algorithm.name}: outlines (AI, not verified)"[:64],
+        series_description=wording.series_title("outlines", algorithm),
         specific_character_set=None,  # highdicom refuses some that are right; the stamp sets it
         **equipment.general(algorithm),
     )

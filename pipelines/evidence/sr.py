@@ -15,7 +15,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 
 from pipelines.base import Earlier, derived_uid
-from pipelines.evidence import codes, content, equipment
+from pipelines.evidence import codes, content, equipment, wording
 from pipelines.evidence.library import image_library
 from pipelines.evidence.stamp import Stamp
 from pipelines.forms import USUAL, Form
@@ -100,7 +100,7 @@ def _empty(said: Content, stamp: Stamp, form: Form) -> Dataset:
         instance_number=1,
         modality="SR",
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        series_description=f"{algorithm.name}: {said.summary} (AI, not verified)"[:64],
+        series_description=wording.series_title(said.summary, algorithm),
         **equipment.general(algorithm),
     )
     made.CompletionFlag = "PARTIAL" if said.outcome == codes.FAILED else "COMPLETE"

@@ -23,7 +23,7 @@ from pipelines.evidence.header import Heading, begun
 from pipelines.evidence.marks import colours
 from pipelines.evidence.outlines import closed_planar
 from pipelines.evidence.regions import reference
-from pipelines.evidence.seg import merged
+from pipelines.evidence.segments import merged
 from pipelines.evidence.told import NOT_EVALUATED, NotEvaluated, Told
 from pipelines.frames import Frame
 from pipelines.instance import items, number, numbers, text

@@ -32,6 +32,11 @@ def signature(algorithm: Algorithm) -> str:
     return f"{algorithm.name} {algorithm.version} ({algorithm.manufacturer})"
 
 
+def series_title(words: str, algorithm: Algorithm) -> str:
+    """A Series Description: lists of series show some 24 characters of it, so who and what come first."""
+    return f"AI: {words} ({algorithm.name}, not verified)"[:64]
+
+
 def image_name(frame: Frame) -> str:
     """``T2 FLAIR, instance 11``."""
     series = text(frame.instance, "SeriesDescription") or f"series {text(frame.instance, 'SeriesNumber')}".strip()
