@@ -110,7 +110,7 @@ def evidence_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dic
         folder = tmp_path_factory.mktemp(use.split(":")[0])
         study = STUDIES[use](folder / "in")
         line = f"{use}@{demanding(folder, 0.0)}" if use.startswith("enhance") else use
-        runs = read(study, load(f"pipelines.{line}"), name="out", out=folder, job="job", forms=EVERY_KIND)
+        runs = read(study, load(f"pipelines.{line}"), name="out", out=folder, job=f"job {use}", forms=EVERY_KIND)
         assert [run.reason for run in runs if run.status != "read"] == []
         return {path: form for run in runs for path, form in run.objects.items()}
 
