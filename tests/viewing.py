@@ -59,6 +59,11 @@ _SET_VISIBLE = """visible => {
     segmentation.config.visibility.setSegmentationRepresentationVisibility(
       id, {segmentationId: each.segmentationId, type: each.type}, visible);
 }"""
+_BOX = """() => {
+  const box = document.querySelector('.cornerstone-canvas')?.getBoundingClientRect();
+  const [x, y] = [Math.floor(box?.left), Math.floor(box?.top)];
+  return box?.width > 0 && {x, y, width: Math.ceil(box.right) - x, height: Math.ceil(box.bottom) - y};
+}"""
 _SEGMENTATIONS = "() => cornerstoneTools.segmentation.state.getSegmentations().length"
 _LINES = """() => [...document.querySelectorAll('svg.svg-layer text')].map(each => {
   const box = each.getBoundingClientRect(), all = document.querySelector('.cornerstone-canvas').getBoundingClientRect();
@@ -167,8 +172,9 @@ def place(page: Any) -> Place:
 
 def canvas(page: Any) -> NDArray[np.int32]:
     """(rows, columns, 3) of what the first viewport shows, overlays and letters with it."""
-    shown = Image.open(io.BytesIO(page.locator(".cornerstone-canvas").first.screenshot())).convert("RGB")
-    return np.asarray(shown, np.int32)
+    # of the page, and cut out: OHIF may put another canvas in the place of this one at any moment
+    box = page.wait_for_function(_BOX).json_value()
+    return np.asarray(Image.open(io.BytesIO(page.screenshot(clip=box))).convert("RGB"), np.int32)
 
 
 def overlay(page: Any) -> NDArray[np.bool_]:
