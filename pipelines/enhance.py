@@ -227,7 +227,8 @@ def _levels(images: Tensor) -> Tensor:
 
 
 def _named(series: Series, what: str) -> str:
-    return f"{series.description[: 63 - len(what)]} {what}".strip()
+    """A Series Description; who and what come first, for lists show some 24 characters of it."""
+    return f"AI: {what} (not verified) {series.description}"[:64].strip()
 
 
 def _what_was_done(made: Denoised) -> str:

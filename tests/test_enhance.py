@@ -83,6 +83,10 @@ def test_what_is_sent_is_less_noisy_lies_where_it_was_and_comes_with_what_was_ta
     assert np.abs(difference - (before - after)).max() <= 1
     (report,) = (each for each in made if each.Modality == "SR")
     assert "derived images" in report.SeriesDescription
+    assert [each.SeriesDescription for each in (clean, taken)] == [
+        "AI: denoised (not verified)",
+        "AI: taken away (not verified)",
+    ]
     assert "a model observer sees faint discs so many times as well as before" in run.notes[1]
 
 
