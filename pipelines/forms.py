@@ -118,6 +118,13 @@ PRESETS = {
     "planning": Wanted(report=OFF, derived_series=False, rt_structure_set=True),
 }
 DEFAULT = "ohif"
+
+
+def on_disk(wanted: Wanted) -> Wanted:
+    """The same as files for programs: who reads a folder is promised masks of 0 and 1, not what OHIF takes for them."""
+    return replace(wanted, segmentation="BINARY") if wanted.segmentation == ALIGNED else wanted
+
+
 EXPLAINING = frozenset({Kind.PARAMETRIC_MAP, Kind.MAP_CAPTURE})  # who takes none of these is not read for maps
 ALONE = Form(Kind.REPORT, "regions")  # a report beside no Segmentation
 USUAL = Wanted().forms  # what is made where nobody says what he takes; file names and UIDs do not say that it is these

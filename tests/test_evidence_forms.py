@@ -13,7 +13,7 @@ from pydicom.uid import RLELossless
 from pipelines.evidence.check import check
 from pipelines.evidence.check_report import measurement_groups
 from pipelines.evidence.masks import seg_masks
-from pipelines.forms import ENCODINGS, PRESETS, USUAL, Form, Kind, Wanted
+from pipelines.forms import ENCODINGS, PRESETS, USUAL, Form, Kind, Wanted, on_disk
 from tests.findings import GEOMETRIES, blob, image, lesion, nothing, outlined, slices, study_of, verdict, written
 from tests.slices import enhanced
 
@@ -77,6 +77,11 @@ def test_aligned_is_binary_where_a_frame_ends_with_a_byte(tmp_path, shape, encod
     alike = written(outlined(series, lesion(blob(series), "a")), study, tmp_path / encoding, forms=in_(encoding))
     assert made["seg.dcm"].PixelData == alike["seg.dcm"].PixelData
     assert made["seg.dcm"].SOPInstanceUID != alike["seg.dcm"].SOPInstanceUID  # it is of another form
+
+
+def test_files_for_programs_are_binary_on_every_grid_and_else_as_the_preset_says():
+    assert on_disk(PRESETS["ohif"]).forms == USUAL
+    assert all(on_disk(wanted) == wanted for name, wanted in PRESETS.items() if name != "ohif")
 
 
 def test_segments_that_overlap_go_into_label_maps_of_their_own(tmp_path):

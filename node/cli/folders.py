@@ -30,7 +30,7 @@ from node.cli.options import (
 )
 from node.errors import NodeError, Refusal
 from node.instance import head_of
-from pipelines.forms import DEFAULT, PRESETS
+from pipelines.forms import DEFAULT, PRESETS, on_disk
 
 if TYPE_CHECKING:
     from pipelines.base import Pipeline
@@ -181,7 +181,7 @@ class Readings:
         job = reading.job_key(study, pipeline)
         before = self._read.setdefault(name, [])
         runs = reading.read(
-            study, pipeline, name=name, out=self.target / study.uid, job=job, forms=PRESETS[self.preset].forms,
+            study, pipeline, name=name, out=self.target / study.uid, job=job, forms=on_disk(PRESETS[self.preset]).forms,
             priors=before,
         )  # fmt: skip
         if hasattr(pipeline, "since"):
