@@ -17,7 +17,7 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 from node.errors import BadSettings, CannotUnderstand
-from pipelines.forms import DEFAULT, PRESETS, Wanted
+from pipelines.forms import UNSAID, Wanted
 
 # RFC 9325 (BCP 195) section 4.2: forward secrecy and authenticated encryption. TLS 1.3 brings its own.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM"
@@ -61,7 +61,7 @@ class Destination:
     token_variable: str | None = None
     verify: bool = True
     commitment: bool = False
-    evidence: Wanted = PRESETS[DEFAULT]
+    evidence: Wanted = UNSAID
     connect_seconds: float = 10.0
     acse_seconds: float = 30.0
     dimse_seconds: float = 60.0

@@ -127,4 +127,5 @@ def on_disk(wanted: Wanted) -> Wanted:
 
 EXPLAINING = frozenset({Kind.PARAMETRIC_MAP, Kind.MAP_CAPTURE})  # who takes none of these is not read for maps
 ALONE = Form(Kind.REPORT, "regions")  # a report beside no Segmentation
-USUAL = Wanted().forms  # what is made where nobody says what he takes; file names and UIDs do not say that it is these
+UNSAID = Wanted()  # what is made where nobody says what he takes
+USUAL = UNSAID.forms  # file names and UIDs do not say that it is these
