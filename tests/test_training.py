@@ -221,19 +221,6 @@ def test_members_say_which_fold_they_left_out_and_ship_holds_them_to_it(tmp_path
         ship.members_of([f"2={tmp_path / 'unknown.safetensors'}"])
 
 
-def test_members_in_eight_bits_ship_in_half_the_space(tmp_path: Path, narrow: None) -> None:
-    member = loop.fit(BrainTask([case("A")], replace(OPTIONS, epochs=1)), tmp_path, replace(OPTIONS, epochs=1)).weights
-    point = pack.OperatingPoint(0.5, 0.1, 0.1, (0.0, 1.0), 0.5)
-    whole = pack.pack([member], tmp_path / "whole.json", point, name="narrow", version="1")
-    small = pack.pack([member], tmp_path / "small.json", point, name="narrow", version="1", eight_bits=True)
-    assert small.stat().st_size < 0.75 * whole.stat().st_size  # the names are half of so small a file
-    before, after = store.tensors_of(whole), store.tensors_of(small)
-    assert before.keys() == after.keys()
-    assert all(
-        torch.allclose(after[name], value, atol=float(value.abs().max()) / 250) for name, value in before.items()
-    )
-
-
 def test_an_encoder_of_three_channels_is_spread_over_ours() -> None:
     file = SHARED / "data/weights/squeezenet1_1_imagenet.safetensors"
     if not file.exists():

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from node.cli.options import chosen_routes, console, existing_folder, out, routes_of, settings_of
 from node.errors import BadSettings, NodeError
+
+if TYPE_CHECKING:  # torch is loaded by the commands that need it
+    from pipelines.training.loop import Progress as Step
 
 
 def seconds_of(text: str) -> float:
@@ -27,6 +32,18 @@ def seconds_of(text: str) -> float:
 def bar() -> Progress:
     """The line that shows how far a long work is."""
     return Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console)
+
+
+def steps_on(line: Progress) -> Callable[[Step], None]:
+    """What shows there how far a training is."""
+    task = line.add_task("reading the studies", total=1.0)
+
+    def show(now: Step) -> None:
+        judged = "" if now.score is None else f", {now.score:.3f} on the fold"
+        text = now.note or f"step {now.step}, loss {now.loss:.3f}{judged}, {now.seconds_left / 60:.0f} min left"
+        line.update(task, completed=now.share, description=text)
+
+    return show
 
 
 @click.command()
@@ -56,20 +73,13 @@ def train(
     \b
     Example: wetread train mr_brain --data studies --labels set --out runs/first --fold 0 --budget 30m
     """
-    from pipelines.training.loop import Progress as Step
     from pipelines.training.train import train as train_pipeline
 
     if budget and epochs:
         raise BadSettings("--budget and --epochs: one of them")
     seconds = seconds_of(budget) if budget else None
     with bar() as line:
-        task = line.add_task("reading the studies", total=1.0)
-
-        def show(now: Step) -> None:
-            judged = "" if now.score is None else f", {now.score:.3f} on the fold"
-            text = now.note or f"step {now.step}, loss {now.loss:.3f}{judged}, {now.seconds_left / 60:.0f} min left"
-            line.update(task, completed=now.share, description=text)
-
+        show = steps_on(line)
         try:
             result = train_pipeline(
                 pipeline,

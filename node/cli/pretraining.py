@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from node.cli.life import bar, seconds_of
+from node.cli.life import bar, seconds_of, steps_on
 from node.cli.options import existing_folder, out
 from node.errors import BadSettings, NodeError
 
@@ -48,20 +48,13 @@ def pretrain(
     Example: wetread pretrain us_breast --data studies --data clips --init mobilenet_v2.safetensors --out runs/prepared
              wetread train us_breast --data studies --init runs/prepared/pretrained.safetensors --out runs/first
     """
-    from pipelines.training.loop import Progress as Step
     from pipelines.training.pretrain import pretrain as pretrain_pipeline
 
     if budget and epochs:
         raise BadSettings("--budget and --epochs: one of them")
     seconds = seconds_of(budget) if budget else None
     with bar() as line:
-        task = line.add_task("reading the studies", total=1.0)
-
-        def show(now: Step) -> None:
-            judged = "" if now.score is None else f", {now.score:.3f} on the fold"
-            text = now.note or f"step {now.step}, loss {now.loss:.3f}{judged}, {now.seconds_left / 60:.0f} min left"
-            line.update(task, completed=now.share, description=text)
-
+        show = steps_on(line)
         try:
             made = pretrain_pipeline(
                 pipeline,

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipelines.imaging import CANVAS, CHANNELS, LIMIT, MARGIN, SEQUENCES
-from pipelines.models.eighths import SCALE, rounded
+from pipelines.models.eighths import SCALE
 from pipelines.models.shipped import Member
 
 # The variance of a batch norm can be beyond 65,504, the largest number of half precision; a scale below its least.
@@ -54,13 +54,8 @@ def facts_of(member: Path) -> dict[str, str]:
     return facts
 
 
-def pack(
-    members: Sequence[Path], card: Path, point: OperatingPoint, *, name: str, version: str, eight_bits: bool = False
-) -> Path:
+def pack(members: Sequence[Path], card: Path, point: OperatingPoint, *, name: str, version: str) -> Path:
     """Write ``card`` (JSON) and the weights beside it; members' tensors are named ``0.…``, ``1.…``.
-
-    Args:
-        eight_bits: Round the weights (``pipelines.models.eighths``).
 
     Raises:
         ValueError: If they are too large together to be shipped.
@@ -69,8 +64,7 @@ def pack(
     networks: list[str] = []
     for place, member in enumerate(members):
         networks.append(facts_of(member)["network"])
-        own = load_file(member)
-        tensors |= {f"{place}.{key}": value for key, value in (rounded(own) if eight_bits else own).items()}
+        tensors |= {f"{place}.{key}": value for key, value in load_file(member).items()}
     weights = _save(tensors, card.with_suffix(".safetensors"), name, version)
     held_by_card = {
         "name": name,

@@ -2,9 +2,6 @@
 
     python -m pipelines.training.ship --member 0=runs/a/weights.safetensors --member 1=runs/b/weights.safetensors \\
         --data DICOM --labels MASKS --card pipelines/weights/mr_brain-1.1.0.json
-
-Members that left out nobody may come along (``--unjudged``): no patient is left to judge them by, so the operating
-point is that of the others.
 """
 
 from __future__ import annotations
@@ -30,8 +27,6 @@ def main() -> None:
     parser.add_argument(
         "--member", action="append", required=True, metavar="FOLD=WEIGHTS", help="a fold that it has not seen"
     )
-    parser.add_argument("--unjudged", action="append", type=Path, default=[], metavar="WEIGHTS", help="trained on all")
-    parser.add_argument("--eight-bits", action="store_true", help="ship half as large; rounding is not judged here")
     parser.add_argument("--data", type=Path, required=True, help="DICOM studies with index.csv")
     parser.add_argument("--labels", type=Path, required=True, help="the folder that the masks' paths start from")
     parser.add_argument("--card", type=Path, required=True, help="the JSON card to write; the weights lie beside it")
@@ -41,8 +36,7 @@ def main() -> None:
         members = members_of(args.member)
         judged = judge_folds(members, args.data, args.labels, said=lambda note: print(note, file=sys.stderr))  # noqa: T201
         point, score = choose(judged)
-        shipped = [*members.values(), *args.unjudged]
-        pack(shipped, args.card, point, name="mr_brain", version=args.version, eight_bits=args.eight_bits)
+        pack(list(members.values()), args.card, point, name="mr_brain", version=args.version)
     except ValueError as error:
         parser.error(str(error))
     plain = float(np.mean([dice(each.probability > 0.5, each.truth) for each in judged]))
