@@ -6,8 +6,7 @@ DICOM: a folder with the sets as DICOM, as ``DICOM/head_ct_haemorrhage``. Each p
 it hands its networks is kept. Then, by turns in one run and with one thread: MONAI's ``sliding_window_inference`` over
 one window of those very images (a plain forward for classes), plain eager single precision; and our networks as the
 pipeline runs them. Seconds are of the thread, not of the clock, for machines that are shared; whole studies also by
-the clock, evidence included, loading excluded. Writes cpu.json and cpu.md
-beside this file. ``mr_brain``, which has an ensemble of its own, is not in here.
+the clock, evidence included, loading excluded. Writes cpu.json and cpu.md beside this file.
 """
 
 from __future__ import annotations
@@ -30,11 +29,14 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from node.settings import Settings
-from pipelines import reading, registry
+from pipelines import mr_brain, reading, registry
 from pipelines.carded import Carded
+from pipelines.imaging import CHANNELS, stack
+from pipelines.models.ensemble import Ensemble
 from pipelines.models.kinds import KINDS
 from pipelines.models.shipped import Networks, finest
 from pipelines.models.store import tensors_of
+from pipelines.models.unet import NETWORKS
 from pipelines.study import read_files
 from pipelines.training.prepare import index_rows
 
@@ -49,6 +51,7 @@ SETS = {
     "gm_cells": "nuclei_dsb2018",
     "mr_heart": "cine_mr_lv",
     "mr_hippocampus": "hippocampus_mri",
+    "mr_brain": "brain_mri_lgg",
 }
 
 
@@ -69,45 +72,72 @@ def seconds_of(act: Callable[[], Tensor]) -> tuple[float, Tensor]:
     return time.thread_time() - begun, found
 
 
-def networks_of(pipeline: Any) -> list[Networks]:
-    """Wherever the pipeline keeps them."""
+def networks_of(pipeline: Any) -> list[Networks | Ensemble]:
+    """Wherever the pipeline keeps them; those of another pipeline that it asks are not its own."""
+    if isinstance(pipeline, mr_brain.BrainTumour):
+        return [pipeline.networks]
     held = [pipeline, *vars(pipeline).values()]
-    found = [each._networks for each in held if isinstance(each, Carded)]
+    found = [each.networks for each in held if isinstance(each, Carded)]
     return list({id(each): each for each in found}.values())
 
 
-def kept(networks: Networks, role_images: dict[str, list[Tensor]]) -> None:
+def kept(networks: Networks | Ensemble, role_images: dict[str, list[Tensor]]) -> None:
     """From now on the images that go in are kept, by role."""
-    own = networks.logits
+    if isinstance(networks, Ensemble):
+        chances = networks.probabilities
 
-    def logits(role: str, images: Tensor, *, batch: int = 16) -> Tensor:
+        def probabilities(images: Tensor, *, step: int = 1, batch: int = 8) -> Tensor:
+            role_images.setdefault("outline", []).append(images.clone())
+            return chances(images, step=step, batch=batch)
+
+        networks.probabilities = probabilities  # type: ignore[method-assign]
+        return
+    own = networks.outputs
+
+    def outputs(role: str, images: Tensor, *, batch: int = 16) -> list[Tensor]:
         role_images.setdefault(role, []).append(images.clone())
         return own(role, images, batch=batch)
 
-    networks.logits = logits  # type: ignore[method-assign]
+    networks.outputs = outputs  # type: ignore[method-assign]
 
 
-def originals(networks: Networks, role: str) -> list[nn.Module]:
+def originals(networks: Networks | Ensemble, role: str) -> list[Plain]:
     """The members of a role as the card's file has them."""
-    made = []
-    tensors = tensors_of(networks.weights)
-    for place, member in enumerate(networks.card.members):
-        if member.role == role:
-            net = KINDS[member.kind](**member.args)
-            start = f"{place}."
-            net.load_state_dict({key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)})
-            made.append(net.eval())
-    return made
+    made: dict[int, nn.Module]
+    if isinstance(networks, Ensemble):
+        tensors = tensors_of(mr_brain.CARD.with_suffix(".safetensors"))
+        kinds = mr_brain.Card.read(mr_brain.CARD).networks
+        made = {place: NETWORKS[kind](len(CHANNELS)) for place, kind in enumerate(kinds)}
+    else:
+        tensors, members = tensors_of(networks.weights), enumerate(networks.card.members)
+        made = {place: KINDS[each.kind](**each.args) for place, each in members if each.role == role}
+    for place, net in made.items():
+        start = f"{place}."
+        net.load_state_dict({key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)})
+    return [Plain(net.eval()) for net in made.values()]
 
 
-def compared(networks: Networks, role: str, images: Tensor, rounds: int) -> dict[str, Any]:
-    plain = [Plain(net) for net in originals(networks, role)]
+def asked(networks: Networks | Ensemble, role: str, images: Tensor, plain: list[Plain]) -> list[Callable[[], Tensor]]:
+    """As MONAI would, and as the pipeline does: logits of each member; of ``mr_brain`` of both mirror images, too."""
+    if isinstance(networks, Networks):
+        return [lambda: _windowed(plain, images), lambda: Networks.logits(networks, role, images)]
+    given = stack(images, torch.arange(len(images))).float()
+
+    def theirs() -> Tensor:
+        return torch.cat((_windowed(plain, given), _windowed(plain, given.flip(-1)).flip(-1)))
+
+    return [theirs, lambda: Ensemble.probabilities(networks, images).logit()[None, :, None]]
+
+
+def compared(networks: Networks | Ensemble, role: str, images: Tensor, rounds: int) -> dict[str, Any]:
+    plain = originals(networks, role)
+    as_monai, as_here = asked(networks, role, images, plain)
     theirs, ours = [], []
     with torch.inference_mode():
         for _ in range(rounds + 1):
-            spent, reference = seconds_of(lambda: _windowed(plain, images))
+            spent, reference = seconds_of(as_monai)
             theirs.append(spent)
-            spent, answer = seconds_of(lambda: type(networks).logits(networks, role, images))
+            spent, answer = seconds_of(as_here)
             ours.append(spent)
             is_mask = answer.dim() > 3
     ratio = statistics.median(a / b for a, b in zip(theirs[1:], ours[1:], strict=True))
@@ -161,6 +191,13 @@ def _scores(reference: Tensor, answer: Tensor) -> dict[str, Any]:
     return {"largest_difference": round(float(apart), 5)}
 
 
+def some_of(given: list[Tensor]) -> Tensor:
+    """Eight images of one size; of a stack from its middle, where something is to be seen."""
+    if len(given[0]) > 8:
+        return given[0][(len(given[0]) - 8) // 2 :][:8]
+    return torch.cat([x for x in given if x.shape[1:] == given[0].shape[1:]][:8])[:8]
+
+
 def measured(name: str, data: Path, *, most: int, rounds: int) -> dict[str, Any]:
     pipeline = registry.load(Settings().pipelines[name].use)
     computes = registry.warm_up(pipeline)
@@ -181,7 +218,7 @@ def measured(name: str, data: Path, *, most: int, rounds: int) -> dict[str, Any]
                 walls.append(time.perf_counter() - begun)
                 threads.append(time.thread_time() - spent)
     parts = [
-        compared(each, role, torch.cat([x for x in given if x.shape[1:] == given[0].shape[1:]][:8])[:8], rounds)
+        compared(each, role, some_of(given), rounds)
         for each in held
         for role, given in images.items()
     ]  # fmt: skip

@@ -4,8 +4,8 @@
 
 WEIGHTS is a member of ``mr_brain`` as ``wetread train`` writes it, CASE a patient of its folder ``cases``. Four ways in
 one run, the median of ten each after three to warm up: slice by slice and in batches of 16, both single precision
-without TF32, as a sliding window does by default; bfloat16 with channels last, as the node does; the same as a CUDA
-graph.
+without TF32, as a sliding window does by default; bfloat16 by autocast with channels last; weights and all in bfloat16,
+as the node has them, as a CUDA graph.
 Prints JSON; needs torch, safetensors and an NVIDIA GPU.
 """
 

@@ -138,14 +138,14 @@ class Chest(Carded):
         """Chances, where the opacity is (rows, columns), and how strange; of the picture and its mirror image."""
         points = self.card.points["findings"]
         seen = CLASS_LOOK.at(upright)
-        both = torch.stack((seen.image, seen.image.flip(2))).to(self.device)
-        outputs = [net(both) for net in self._networks.members("findings")]
-        chances = torch.stack([probabilities(logits.float().cpu(), points) for logits, _ in outputs]).mean((0, 1))
-        maps = torch.stack([where.float().cpu().sigmoid() for _, where in outputs]).mean(0)  # (2, 1, h, w)
+        logits, where = self._networks.outputs("findings", torch.stack((seen.image, seen.image.flip(2))))
+        chances = probabilities(logits, points).mean((0, 1))
+        maps = where.sigmoid().mean(0)  # (2, 1, h, w)
         place = (maps[:1] + maps[1:].flip(3)) / 2
         canvas = F.interpolate(place, size=CLASS_LOOK.canvas, mode="bilinear", align_corners=False)[0]
-        embed = self._networks.members("findings")[0].embed(both[:1]).float().cpu()  # type: ignore[operator]
-        strange = strangeness(embed, seen.image[None], self._networks.beside("findings"))
+        embed = self._networks.members("findings")[0].embed
+        features = embed(seen.image[None].to(self.device)).float().cpu()  # type: ignore[operator]
+        strange = strangeness(features, seen.image[None], self._networks.beside("findings"))
         return chances.double().numpy(), seen.back(canvas)[0], float(strange[0])
 
     def _outlined(self, upright: NDArray[Any]) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ from pydicom.uid import generate_uid
 from pipelines import fusion, mr_sequences
 from pipelines.base import UnsuitableStudy, WithheldStudy
 from pipelines.evidence import codes
+from pipelines.imaging import stack
 from pipelines.models.ensemble import Card
 from pipelines.models.store import DamagedWeights
 from pipelines.mr_brain import CARD, BrainTumour, prepare
@@ -84,6 +85,14 @@ def test_a_lesion_is_found_outlined_and_measured(pipeline: BrainTumour, truth: T
     assert answer.notes == ()
     touched = np.flatnonzero(finding.segment.mask.any(axis=(1, 2)))
     assert finding.sop_uids == tuple(answer.series.instances[place].SOPInstanceUID for place in touched)
+
+
+def test_half_precision_outlines_what_single_precision_does(pipeline: BrainTumour, truth: Truth) -> None:
+    networks, images = pipeline.networks, prepare(only_study(truth.files[0].parents[1])).images
+    given = stack(images, torch.arange(8, 14)).float()  # the levels of the lesion
+    with torch.inference_mode():
+        half, single = (networks._members(given, half=each).numpy() > pipeline.card.threshold for each in (True, False))
+    assert dice(half, single) > 0.995
 
 
 def test_a_brain_without_a_lesion_has_a_finding_that_is_not_present(pipeline: BrainTumour, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+import torch.nn.functional as F
 from click.testing import CliRunner
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
@@ -27,7 +28,7 @@ from pipelines.evidence.masks import seg_masks
 from pipelines.fusion import turn_of
 from pipelines.models.shipped import Networks
 from pipelines.models.store import DamagedWeights
-from pipelines.models.unet3d import ResidualUNet3D, padded, unpadded
+from pipelines.models.unet3d import ResidualUNet3D, padded, twice, unpadded
 from pipelines.mr_hippocampus import CARD, LABELS, ROLE, Hippocampus, outline, prepare
 from pipelines.study import Study, read_folder
 from pipelines.training import hippocampus as learnt
@@ -284,6 +285,13 @@ def test_padding_is_undone(shape: tuple[int, int, int]) -> None:
     wide = padded(x)
     assert all(size % 8 == 0 for size in wide.shape[2:])
     assert torch.equal(unpadded(wide, shape)[0, 0], x)
+
+
+@pytest.mark.parametrize("lies", [torch.contiguous_format, torch.channels_last_3d])
+def test_the_finer_grid_is_the_one_that_torch_interpolates(lies: torch.memory_format) -> None:
+    coarse = torch.rand(2, 5, 4, 6, 3).to(memory_format=lies)
+    expected = F.interpolate(coarse, scale_factor=2.0, mode="trilinear", align_corners=False)
+    assert torch.allclose(twice(coarse), expected, atol=1e-6)
 
 
 def test_the_network_answers_on_the_grid_of_the_voxels() -> None:

@@ -6,6 +6,7 @@ runs it to say; the device is the GPU where there is one.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.imaging import CANVAS, CHANNELS, stack
+from pipelines.models.folding import folded, laid_out
 from pipelines.models.precision import PAYS, half_pays
 from pipelines.models.store import DamagedWeights, tensors_of
 from pipelines.models.unet import NETWORKS
@@ -124,6 +126,7 @@ class Ensemble:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         tensors = tensors_of(weights)
         self._nets = [self._member(kind, str(place), tensors) for place, kind in enumerate(card.networks)]
+        self._halves: list[nn.Module] = []
         self._threshold = card.threshold
         self._half: bool | None = True if self.device == "cuda" else None  # None: not yet probed
 
@@ -136,7 +139,7 @@ class Ensemble:
             raise DamagedWeights(
                 f"the weights have no network {place} of the kind {kind!r} that the card names"
             ) from error
-        return net.eval().to(device=self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return laid_out(folded(net).to(self.device))
 
     @property
     def members(self) -> list[nn.Module]:
@@ -164,8 +167,10 @@ class Ensemble:
 
     def _members(self, x: Tensor, *, half: bool) -> Tensor:
         """(N, CHANNELS, rows, columns) → probabilities (N, rows, columns)."""
-        with torch.autocast(self.device, torch.bfloat16, enabled=half):
-            logits = [net(image)[0].float() for net in self._nets for image in (x, x.flip(-1))]
+        if half and not self._halves:
+            self._halves = [copy.deepcopy(net).bfloat16() for net in self._nets]
+        nets, x = (self._halves, x.bfloat16()) if half else (self._nets, x)
+        logits = [net(image)[0].float() for net in nets for image in (x, x.flip(-1))]
         unflipped = [logit.flip(-1) if place % 2 else logit for place, logit in enumerate(logits)]
         return torch.stack([logit.sigmoid() for logit in unflipped]).mean(0)[:, 0]
 

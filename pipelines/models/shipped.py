@@ -124,14 +124,22 @@ class Networks:
     @torch.inference_mode()
     def logits(self, role: str, images: Tensor, *, batch: int = 16) -> Tensor:
         """float32 (members, N, …) of images (N, channels, …): what each member makes of them."""
-        out, nets = [], self.running(role)
+        return self.outputs(role, images, batch=batch)[0]
+
+    @torch.inference_mode()
+    def outputs(self, role: str, images: Tensor, *, batch: int = 16) -> list[Tensor]:
+        """The same of networks that give more than logits, as those that say where: a tensor for each thing given."""
+        nets = self.running(role)
+        out: list[list[Tensor]] = []
         kind = next(nets[0].parameters()).dtype
         is_cast = kind == torch.float32 and half_pays(self.device)
         for part in torch.split(images, batch):
             x = part.to(self.device, kind)
             with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=is_cast):
-                out.append(torch.stack([finest(net(x)).float() for net in nets]).cpu())
-        return torch.cat(out, dim=1)
+                each = [net(x) for net in nets]
+            given = zip(*([one] if isinstance(one, Tensor) else one for one in each), strict=True)
+            out.append([torch.stack([one.float() for one in of_members]).cpu() for of_members in given])
+        return [torch.cat(parts, dim=1) for parts in zip(*out, strict=True)]
 
 
 def finest(outputs: Tensor | list[Tensor]) -> Tensor:
