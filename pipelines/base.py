@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.sr.coding import Code
 
+from pipelines.probability import Probability
+
 if TYPE_CHECKING:
     from pipelines.study import Series, Study
 
@@ -108,18 +110,22 @@ class Segment:
         mask: ``bool``, shape ``(frames, rows, columns)``: pixel for pixel the grid of the
             series that it was drawn on. Whoever resampled to predict resamples back.
         category, property_type: From CID 7150 and CID 7151, as ``codes.SCT.Nodule``.
+        probability: Of each pixel of the mask's grid, held to it by ``probability.held``; None where none is known.
     """
 
     label: str
     mask: NDArray[np.bool_]
     category: Code
     property_type: Code
+    probability: Probability | None = None
 
     def __post_init__(self) -> None:
         if not 0 < len(self.label) <= 64:
             raise ValueError(f"a segment label has 1 to 64 characters, not {len(self.label)}")
         if self.mask.dtype != np.bool_ or self.mask.ndim != 3:
             raise ValueError(f"a mask is bool (frames, rows, columns), not {self.mask.dtype} {self.mask.shape}")
+        if self.probability is not None and self.probability.steps.shape != self.mask.shape:
+            raise ValueError(f"a probability of {self.probability.steps.shape} beside a mask of {self.mask.shape}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ from pipelines.imaging import keep_components
 from pipelines.instance import text
 from pipelines.pictures import Look
 from pipelines.pixels import BadPixels
+from pipelines.probability import Probability, held, in_steps
 from pipelines.series import Series
 from pipelines.study import Study
 from pipelines.windows import MM, SIDE, at_scale, corners, cut, from_scale, put_together
@@ -69,15 +70,17 @@ class LungTumour(Carded):
         is_patch = all(n * mm <= (SIDE + 1) * MM for n, mm in zip(volume.shape[1:], spacing, strict=True))
         threshold = self.card.points["outline"]["thresholds"][LABEL]
         step = 1 if is_patch else step_of(series)
-        mask = np.zeros(volume.shape, bool)
+        mask, steps = np.zeros(volume.shape, bool), np.zeros(volume.shape, np.uint8)
         for place in range(0, len(volume), step):
-            mask[place : place + step] = self.chances(volume[place], spacing) > threshold
+            likely = self.chances(volume[place], spacing)
+            mask[place : place + step], steps[place : place + step] = likely > threshold, in_steps(likely)
         if not is_patch and series.spacing is not None:
             smallest = round(1000 * SMALLEST_CM3 / float(np.prod(series.spacing)))
             mask = keep_components(mask, smallest=smallest, share=0)
         notes = list(series.faults) if is_patch else [*series.faults, UNMEASURED]
         stages = {"load": loaded - begun, "network": time.perf_counter() - loaded}
-        return Findings(series, (_finding(mask, series),), (series,), tuple(notes), self.device, stages)
+        finding = _finding(mask, Probability(held(steps, mask, threshold), threshold), series)
+        return Findings(series, (finding,), (series,), tuple(notes), self.device, stages)
 
     def chances(self, picture: NDArray[np.float32], spacing: tuple[float, float]) -> NDArray[np.float32]:
         """Of a tumour at each pixel of a slice (rows, columns) in HU."""
@@ -113,7 +116,7 @@ def step_of(series: Series) -> int:
     return max(1, int(MM / between + 0.01))
 
 
-def _finding(mask: NDArray[np.bool_], series: Series) -> Finding:
+def _finding(mask: NDArray[np.bool_], probability: Probability, series: Series) -> Finding:
     uids = [text(frame.instance, "SOPInstanceUID") for frame in series.frames]
     if not mask.any():
         judged = tuple(dict.fromkeys(uids))
@@ -125,7 +128,7 @@ def _finding(mask: NDArray[np.bool_], series: Series) -> Finding:
         label=LABEL,
         site=codes.LUNG,
         sop_uids=tuple(dict.fromkeys(uid for uid, is_drawn in zip(uids, drawn, strict=True) if is_drawn)),
-        segment=Segment(LABEL, mask, codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE, codes.NEOPLASM),
+        segment=Segment(LABEL, mask, codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE, codes.NEOPLASM, probability),
         measurements=(_size(mask, series),),
     )
 

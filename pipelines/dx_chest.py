@@ -9,7 +9,7 @@ those of the training is not read. It writes nothing, and what it says is not a 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from pipelines.domain import Domain, class_findings
 from pipelines.evidence import codes
 from pipelines.instance import number, text
 from pipelines.models.certainty import probabilities, strangeness
-from pipelines.pictures import Look, Picture, pictures
+from pipelines.pictures import Look, Picture, alone, pictures
+from pipelines.probability import Probability, held, in_steps
 from pipelines.series import Series
 from pipelines.study import BadPixels, Study
 
@@ -72,6 +73,7 @@ class Read:
         chances: A probability for each of ``FINDINGS``.
         where: The opacity, float32 (rows, columns), 0 to 1.
         masks: bool (outlines, rows, columns).
+        steps: How likely each pixel is of each outline, uint8 (outlines, rows, columns), as ``probability`` has it.
         strange: How unlike the pictures of the training, as ``certainty`` has it.
     """
 
@@ -81,6 +83,7 @@ class Read:
     chances: NDArray[np.float64]
     where: NDArray[np.float32]
     masks: NDArray[np.bool_]
+    steps: NDArray[np.uint8]
     strange: float
 
 
@@ -116,7 +119,7 @@ class Chest(Carded):
         turn = int(turns.argmax())
         upright = np.ascontiguousarray(np.rot90(picture.pixels, -turn))
         chances, where, strange = self._found(upright)
-        masks = self._outlined(upright)
+        masks, steps = self._outlined(upright)
         return Read(
             picture.sop_uid,
             turn,
@@ -124,6 +127,7 @@ class Chest(Carded):
             chances,
             np.ascontiguousarray(np.rot90(where, turn)),
             np.ascontiguousarray(np.rot90(masks, turn, (1, 2))),
+            np.ascontiguousarray(np.rot90(steps, turn, (1, 2))),
             strange,
         )
 
@@ -148,14 +152,18 @@ class Chest(Carded):
         strange = strangeness(features, seen.image[None], self._networks.beside("findings"))
         return chances.double().numpy(), seen.back(canvas)[0], float(strange[0])
 
-    def _outlined(self, upright: NDArray[Any]) -> NDArray[np.bool_]:
-        """(outlines, rows, columns), of each the parts that are not much smaller than its largest."""
+    def _outlined(self, upright: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
+        """Of each outline the parts that are not much smaller than its largest, and how likely they are."""
         points = self.card.points["outline"]
         seen = OUTLINE_LOOK.at(upright)
         chances = seen.back(self._networks.logits("outline", seen.image[None])[:, 0].sigmoid().mean(0))
-        masks = [chances[i] > points["thresholds"][name] for i, name in enumerate(OUTLINES)]
-        smallest = int(SMALLEST_SHARE * masks[0].size)
-        return np.concatenate([imaging.keep_components(each[None], smallest=smallest, share=0.2) for each in masks])
+        smallest = int(SMALLEST_SHARE * chances[0].size)
+        masks, steps = np.empty(chances.shape, bool), in_steps(chances)
+        for i, name in enumerate(OUTLINES):
+            above = chances[i : i + 1] > points["thresholds"][name]
+            masks[i] = imaging.keep_components(above, smallest=smallest, share=0.2)[0]
+            held(steps[i], masks[i], points["thresholds"][name])
+        return masks, steps
 
     def _findings(self, series: Series) -> Findings:
         begun = time.perf_counter()
@@ -168,11 +176,12 @@ class Chest(Carded):
         usual = [each.strange <= self.card.points["findings"]["strangest"] for each in read]
         if not any(usual):
             raise WithheldStudy("no picture looks like the chest X-rays that the networks were trained on")
+        thresholds = self.card.points["outline"]["thresholds"]
         said = [
             finding
             for place, each in enumerate(read)
             if usual[place]
-            for finding in (*self._classes(each), *_outlines(each, place, len(read)))
+            for finding in (*self._classes(each), *_outlines(each, place, len(read), thresholds))
         ]
         stages = {"load": loaded - begun, "network": time.perf_counter() - loaded}
         return Findings(series, tuple(said), (series,), tuple(_notes(read, usual)), self.device, stages)
@@ -221,22 +230,22 @@ def cardiothoracic_ratio(masks: NDArray[np.bool_]) -> float | None:
     return float((heart[-1] - heart[0] + 1) / (chest[-1] - chest[0] + 1))
 
 
-def _outlines(read: Read, place: int, frames: int) -> Iterator[Finding]:
+def _outlines(read: Read, place: int, frames: int, thresholds: Mapping[str, float]) -> Iterator[Finding]:
     ratio = cardiothoracic_ratio(np.rot90(read.masks, -read.turn, (1, 2)))
     for i, name in enumerate(OUTLINES):
         site = SITES[name]
         if not read.masks[i].any():
             yield Finding(site, present=False, sop_uids=(read.sop_uid,), label=name, site=site, side=SIDES.get(name))
             continue
-        mask = np.zeros((frames, *read.masks[i].shape), bool)
-        mask[place] = read.masks[i]
+        mask = alone(read.masks[i], place, frames)
+        likely = Probability(alone(read.steps[i], place, frames), thresholds[name])
         measured = name == "heart" and ratio is not None
         yield Finding(
             site,
             present=True,
             sop_uids=(read.sop_uid,),
             label=name,
-            segment=Segment(name, mask, codes.ANATOMICAL_STRUCTURE, site),
+            segment=Segment(name, mask, codes.ANATOMICAL_STRUCTURE, site, likely),
             site=site,
             side=SIDES.get(name),
             measurements=(Measurement(codes.CARDIOTHORACIC_RATIO, ratio or 0.0, codes.NO_UNITS),) if measured else (),

@@ -25,6 +25,7 @@ from pipelines.evidence import codes
 from pipelines.instance import items, text
 from pipelines.models.certainty import probabilities
 from pipelines.pictures import Look, Picture, by_size, pictures
+from pipelines.probability import Probability, held, in_steps
 from pipelines.series import Series
 from pipelines.study import BadPixels, Study
 
@@ -57,10 +58,12 @@ class _Read:
     Attributes:
         findings: A summary per class, then the cells one by one.
         mask: bool (rows, columns) of nuclei; None of a smear.
+        steps: How likely each pixel is of a nucleus, uint8 (rows, columns), as ``probability`` has it.
     """
 
     findings: tuple[Finding, ...]
     mask: NDArray[np.bool_] | None = None
+    steps: NDArray[np.uint8] | None = None
 
 
 class Cells(Carded):
@@ -99,7 +102,8 @@ class Cells(Carded):
         read = [self._nuclei_of(each) if kind == NUCLEI else self._smear_of(each) for each in shown]
         findings = [each for one in read for each in one.findings]
         if kind == NUCLEI:
-            findings = [_outlined(findings, read, series), *(each for each in findings if each.box)]
+            whole = _outlined(findings, read, series, self._nuclei.threshold)
+            findings = [whole, *(each for each in findings if each.box)]
         stages = {"load": loaded - begun, "network": time.perf_counter() - loaded}
         return Findings(series, tuple(findings), (series,), notes, self.device, stages)
 
@@ -150,7 +154,9 @@ class Cells(Carded):
             for each in sorted(found, key=lambda each: -each.score)
         )
         kept = np.isin(numbers, [each.number for each in found])
-        return _Read(boxes, nuclei.mask_on_source(kept, view))
+        mask = nuclei.mask_on_source(kept, view)
+        steps = held(in_steps(nuclei.map_on_source(likely, view)), mask, self._nuclei.threshold)
+        return _Read(boxes, mask, steps)
 
     def _smear_of(self, picture: Picture) -> _Read:
         if picture.pixels.ndim != 3:
@@ -204,12 +210,13 @@ def _microscopy(study: Study) -> list[Series]:
     return kept
 
 
-def _outlined(nuclei_found: Sequence[Finding], read: Sequence[_Read], series: Series) -> Finding:
+def _outlined(nuclei_found: Sequence[Finding], read: Sequence[_Read], series: Series, threshold: float) -> Finding:
     """All nuclei of the series together: their outline and their number."""
     mask = np.stack([each.mask for each in read if each.mask is not None])
+    likely = Probability(np.stack([each.steps for each in read if each.steps is not None]), threshold)
     uids = tuple(dict.fromkeys(text(frame.instance, "SOPInstanceUID") for frame in series.frames))
     is_there = bool(nuclei_found) and bool(mask.any())
-    segment = Segment(NUCLEUS_LABEL, mask, codes.ANATOMICAL_STRUCTURE, codes.NUCLEUS) if is_there else None
+    segment = Segment(NUCLEUS_LABEL, mask, codes.ANATOMICAL_STRUCTURE, codes.NUCLEUS, likely) if is_there else None
     return Finding(
         codes.NUCLEUS,
         present=is_there,

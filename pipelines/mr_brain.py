@@ -24,6 +24,7 @@ from pipelines.doubles import without_doubles
 from pipelines.evidence import codes
 from pipelines.fusion import Turn, onto, turn_of
 from pipelines.models.ensemble import Card, Ensemble
+from pipelines.probability import Probability, held, in_steps
 from pipelines.series import Series
 from pipelines.sides import middle_of, side_of
 from pipelines.study import BadPixels, Study
@@ -107,13 +108,16 @@ class BrainTumour:
 
     def outline(self, prepared: Prepared, canvas: torch.Tensor) -> NDArray[np.bool_]:
         """Probabilities on the canvas → bool mask on the grid of FLAIR, small components dropped."""
-        mask = prepared.onto_source(canvas) > self.card.threshold
-        smallest = math.ceil(self.card.smallest_cm3 / voxel_cm3(prepared.flair))
-        return imaging.keep_components(mask, smallest=smallest, share=self.card.smallest_share)
+        return self._outlined(prepared.onto_source(canvas), prepared.flair)
+
+    def _outlined(self, likely: NDArray[np.float32], flair: Series) -> NDArray[np.bool_]:
+        smallest = math.ceil(self.card.smallest_cm3 / voxel_cm3(flair))
+        return imaging.keep_components(likely > self.card.threshold, smallest=smallest, share=self.card.smallest_share)
 
     def judge(self, prepared: Prepared, canvas: torch.Tensor) -> Finding:
         """Whether there is a lesion by probabilities on the canvas, and its outline."""
-        mask = self.outline(prepared, canvas)
+        likely = prepared.onto_source(canvas)
+        mask = self._outlined(likely, prepared.flair)
         offset, slope = self.card.certainty
         certainty = 1 / (1 + math.exp(-(offset + slope * lesion_score(canvas))))
         if not mask.any() or certainty < self.card.present_from:
@@ -130,9 +134,12 @@ class BrainTumour:
             site=codes.BRAIN,
             side=side_of(mask, prepared.flair, prepared.middle),
             sop_uids=tuple(str(each.SOPInstanceUID) for each in prepared.flair.instances if id(each) in touched),
-            segment=Segment(LABEL, mask, codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE, codes.LESION),
+            segment=Segment(
+                LABEL, mask, codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE, codes.LESION,
+                Probability(held(in_steps(likely), mask, self.card.threshold), self.card.threshold),
+            ),
             measurements=_measurements(mask, prepared.flair),
-        )
+        )  # fmt: skip
 
 
 def prepare(study: Study, *, most_missing: float | None = None) -> Prepared:

@@ -28,6 +28,7 @@ from pipelines.evidence import codes
 from pipelines.instance import number, text
 from pipelines.pictures import Middle, pictures
 from pipelines.pixels import BadPixels
+from pipelines.probability import Probability, held, in_steps
 from pipelines.series import Series
 from pipelines.study import Study
 from pipelines.ventricle import Beat, beat, ejection_fraction, level_gaps, volume
@@ -72,11 +73,14 @@ class HeartCine(Carded):
         logits = self._networks.logits("outline", beside(torch.stack([each.image for each in seen]), where))
         chances = logits.sigmoid().mean(0)  # (frames, 1, rows, columns)
         threshold = self.card.points["outline"]["thresholds"][LABEL]
-        mask = np.stack([
-            one_cavity(each.back(chance)[0] > threshold) for each, chance in zip(seen, chances, strict=True)
-        ])  # fmt: skip
+        masks, steps = [], []
+        for each, chance in zip(seen, chances, strict=True):
+            likely = each.back(chance)[0]
+            masks.append(one_cavity(likely > threshold))
+            steps.append(held(in_steps(likely), masks[-1], threshold))
+        mask = np.stack(masks)
         stages = {"load": loaded - begun, "network": time.perf_counter() - loaded}
-        findings, notes = said_of(mask, series, where)
+        findings, notes = said_of(mask, series, where, Probability(np.stack(steps), threshold))
         return Findings(series, findings, (series,), notes, self.device, stages)
 
 
@@ -101,7 +105,7 @@ def one_cavity(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def said_of(
-    mask: NDArray[np.bool_], series: Series, where: Sequence[Place]
+    mask: NDArray[np.bool_], series: Series, where: Sequence[Place], probability: Probability | None = None
 ) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
     """Findings and notes of an outline (frames, rows, columns): the whole, then each level at both ends of the beat."""
     notes = list(series.faults)
@@ -124,7 +128,7 @@ def said_of(
         label=LABEL,
         site=codes.HEART,
         sop_uids=tuple(dict.fromkeys(uid for uid, is_drawn in zip(uids, drawn, strict=True) if is_drawn)),
-        segment=Segment(LABEL, mask, codes.ANATOMICAL_STRUCTURE, codes.LEFT_VENTRICLE),
+        segment=Segment(LABEL, mask, codes.ANATOMICAL_STRUCTURE, codes.LEFT_VENTRICLE, probability),
         measurements=_of_the_beat(found, pixels, series, where) if found else (),
     )
     if gaps := level_gaps(series):

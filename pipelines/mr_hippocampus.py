@@ -27,6 +27,7 @@ from pipelines.doubles import without_doubles
 from pipelines.evidence import codes
 from pipelines.fusion import Turn, turn_of
 from pipelines.models.unet3d import padded, unpadded
+from pipelines.probability import Probability, held, in_steps
 from pipelines.series import Series
 from pipelines.study import BadPixels, Study
 
@@ -62,9 +63,9 @@ class Prepared:
     turn: Turn
     notes: tuple[str, ...]
 
-    def onto_source(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """A mask of ``image`` on the grid of the series."""
-        return np.ascontiguousarray(self.turn.back(mask))
+    def onto_source(self, volume: NDArray[Any]) -> NDArray[Any]:
+        """A mask of ``image``, or steps, on the grid of the series."""
+        return np.ascontiguousarray(self.turn.back(volume))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +74,12 @@ class Outline:
 
     Attributes:
         sureness: 0 to 1, how far the probabilities agree with the outline drawn from them: the lower of the two parts.
+        likely: Of each part.
     """
 
     parts: tuple[NDArray[np.bool_], NDArray[np.bool_]]
     sureness: float
+    likely: tuple[Probability, Probability]
 
 
 class Hippocampus(Carded):
@@ -91,7 +94,7 @@ class Hippocampus(Carded):
         loaded = time.perf_counter()
         found = outline(self.probabilities(prepared.image), self.card.points[ROLE])
         _refuse_unlikely(found, prepared, self.card.points[ROLE])
-        findings = tuple(_finding(name, mask, prepared) for name, mask in zip(LABELS, found.parts, strict=True))
+        findings = tuple(_finding(place, found, prepared) for place in range(len(LABELS)))
         stages = {"load": loaded - begun, "network": time.perf_counter() - loaded}
         return (Findings(prepared.series, findings, (prepared.series,), prepared.notes, self.device, stages),)
 
@@ -117,12 +120,19 @@ class Hippocampus(Carded):
 
 
 def outline(probabilities: NDArray[np.float32], point: dict[str, Any]) -> Outline:
-    """The largest region with a probability of hippocampus above ``threshold``, each voxel to its likelier part."""
+    """The largest region with a probability of hippocampus above ``threshold``, each voxel to its likelier part.
+
+    The probability of a part is its own, held to the outline where a voxel of that region is likely of neither alone.
+    """
     inside = imaging.keep_components(1 - probabilities[0] > point["threshold"], smallest=1, share=0.9)
     anterior = inside & (probabilities[1] >= probabilities[2])
     parts = (anterior, inside & ~anterior)
     shares = [_agreement(each, mask) for each, mask in zip(probabilities[1:], parts, strict=True)]
-    return Outline(parts, min(shares))
+    steps = (
+        held(in_steps(each), mask, point["threshold"]) for each, mask in zip(probabilities[1:], parts, strict=True)
+    )
+    anterior_likely, posterior_likely = (Probability(each, point["threshold"]) for each in steps)
+    return Outline(parts, min(shares), (anterior_likely, posterior_likely))
 
 
 def _agreement(probability: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
@@ -156,7 +166,8 @@ def voxel_cm3(series: Series) -> float:
     return float(np.prod(series.spacing)) / 1000
 
 
-def _finding(name: str, mask: NDArray[np.bool_], prepared: Prepared) -> Finding:
+def _finding(place: int, found: Outline, prepared: Prepared) -> Finding:
+    name, mask, likely = LABELS[place], found.parts[place], found.likely[place]
     series, own = prepared.series, prepared.onto_source(mask)
     touched = {id(series.frames[place].instance) for place in np.flatnonzero(own.any(axis=(1, 2)))}
     volume = Measurement(codes.VOLUME, float(mask.sum()) * voxel_cm3(series), codes.CUBIC_CENTIMETER)
@@ -166,9 +177,12 @@ def _finding(name: str, mask: NDArray[np.bool_], prepared: Prepared) -> Finding:
         label=name,
         site=codes.BRAIN,
         sop_uids=tuple(str(each.SOPInstanceUID) for each in series.instances if id(each) in touched),
-        segment=Segment(name, own, codes.ANATOMICAL_STRUCTURE, codes.HIPPOCAMPUS),
+        segment=Segment(
+            name, own, codes.ANATOMICAL_STRUCTURE, codes.HIPPOCAMPUS,
+            Probability(prepared.onto_source(likely.steps), likely.threshold),
+        ),
         measurements=(volume,),
-    )
+    )  # fmt: skip
 
 
 def _with_change(finding: Finding, before: float | None, limit: float | None, earlier: Earlier) -> Finding:

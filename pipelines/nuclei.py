@@ -109,8 +109,15 @@ def mask_on_source(mask: NDArray[np.bool_], view: Shown) -> NDArray[np.bool_]:
     """bool (rows, columns) as it was shown → on the grid of the source."""
     if view.size == view.shape:
         return mask
-    small = torch.from_numpy(mask.astype(np.float32))[None, None]
-    return np.asarray(F.interpolate(small, size=view.shape, mode="bilinear")[0, 0].numpy() > 0.5)
+    return np.asarray(map_on_source(mask.astype(np.float32), view) > 0.5)
+
+
+def map_on_source(likely: NDArray[np.float32], view: Shown) -> NDArray[np.float32]:
+    """The same of a map of 0 to 1."""
+    if view.size == view.shape:
+        return likely
+    small = torch.from_numpy(likely)[None, None]
+    return np.asarray(F.interpolate(small, size=view.shape, mode="bilinear")[0, 0].numpy())
 
 
 def numbered(

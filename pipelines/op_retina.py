@@ -21,7 +21,8 @@ from pipelines.base import Finding, Findings, Measurement, Segment, UnsuitableSt
 from pipelines.carded import Carded
 from pipelines.domain import Domain
 from pipelines.evidence import codes
-from pipelines.pictures import Picture, by_size, pictures
+from pipelines.pictures import Picture, alone, by_size, pictures
+from pipelines.probability import Probability, held, in_steps
 from pipelines.series import Series
 from pipelines.study import BadPixels, Study
 
@@ -35,10 +36,11 @@ DENSITY_NOTE = "vessel density: the area of vessels in percent of the camera's f
 
 @dataclass(frozen=True, eq=False)
 class _Outlined:
-    """Vessels of one picture: bool (rows, columns), and the field of view on the same grid."""
+    """Vessels of one picture: bool (rows, columns); on the same grid how likely they are, and the field of view."""
 
     sop_uid: str
     mask: NDArray[np.bool_]
+    steps: NDArray[np.uint8]
     field: NDArray[np.bool_]
 
 
@@ -74,8 +76,8 @@ class Retina(Carded):
             raise WithheldStudy(f"the photographs cannot be read: {error}") from error
         loaded = time.perf_counter()
         read = [self._outlined(each) for each in shown]
-        outline = np.stack([each.mask for each in read])  # (frames, rows, columns)
-        findings = tuple(_finding(each, place, outline) for place, each in enumerate(read))
+        threshold = self.card.points["vessels"]["threshold"]
+        findings = tuple(_finding(each, place, len(read), threshold) for place, each in enumerate(read))
         stages = {"load": loaded - begun, "network": time.perf_counter() - loaded}
         return Findings(series, findings, (series,), (DENSITY_NOTE,), self.device, stages)
 
@@ -86,8 +88,9 @@ class Retina(Carded):
             view = fundus.shown(picture.pixels.astype(np.uint8))
         except fundus.NoFundus as error:
             raise WithheldStudy(f"the photograph does not look like a fundus: {error}") from error
-        likely = view.back(self.probabilities(view))
-        return _Outlined(picture.sop_uid, likely > self.card.points["vessels"]["threshold"], view.field)
+        likely, threshold = view.back(self.probabilities(view)), self.card.points["vessels"]["threshold"]
+        mask = likely > threshold
+        return _Outlined(picture.sop_uid, mask, held(in_steps(likely), mask, threshold), view.field)
 
 
 def _refuse(series: Series) -> None:
@@ -99,10 +102,9 @@ def _refuse(series: Series) -> None:
         raise WithheldStudy(f"the photograph is {shorter} pixels on its shorter side; at least {SHORTEST} are needed")
 
 
-def _finding(read: _Outlined, place: int, outline: NDArray[np.bool_]) -> Finding:
+def _finding(read: _Outlined, place: int, frames: int, threshold: float) -> Finding:
     """Of one photograph; its segment is drawn on that one alone."""
-    alone = np.zeros_like(outline)
-    alone[place] = outline[place]
+    mask, likely = alone(read.mask, place, frames), Probability(alone(read.steps, place, frames), threshold)
     is_there = bool(read.mask.any())
     density = 100.0 * float(read.mask.sum()) / float(read.field.sum())
     return Finding(
@@ -111,6 +113,6 @@ def _finding(read: _Outlined, place: int, outline: NDArray[np.bool_]) -> Finding
         label=LABEL,
         site=codes.RETINA,
         sop_uids=(read.sop_uid,),
-        segment=Segment(LABEL, alone, codes.ANATOMICAL_STRUCTURE, codes.BLOOD_VESSEL) if is_there else None,
+        segment=Segment(LABEL, mask, codes.ANATOMICAL_STRUCTURE, codes.BLOOD_VESSEL, likely) if is_there else None,
         measurements=(Measurement(codes.AREA, round(density, 3), codes.PERCENT),),
     )

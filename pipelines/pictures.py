@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from pipelines.pixels import decode
 from pipelines.series import Series
 from pipelines.volume import stack
 
+_Pixel = TypeVar("_Pixel", np.bool_, np.uint8)
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue (ITU-R BT.601)
 
 
@@ -64,6 +66,13 @@ def by_size(series: Series) -> list[Series]:
     if len(parts) == 1:
         return [series]
     return [Series(series.uid, series.modality, tuple(part)) for part in parts.values()]
+
+
+def alone(picture: NDArray[_Pixel], place: int, frames: int) -> NDArray[_Pixel]:
+    """What belongs to one of so many pictures (rows, columns), as (frames, rows, columns); 0 on the others."""
+    whole = np.zeros((frames, *picture.shape), picture.dtype)  # pages that stay zero take no memory
+    whole[place] = picture
+    return whole
 
 
 def _has_palette(frame: Frame) -> bool:

@@ -25,8 +25,9 @@ from pipelines.evidence import codes
 from pipelines.frames import Frame
 from pipelines.imaging import keep_components
 from pipelines.models.certainty import probabilities, strangeness
-from pipelines.pictures import Look, Seen, by_size, pictures
+from pipelines.pictures import Look, Picture, Seen, alone, by_size, pictures
 from pipelines.pixels import BadPixels, frame_count
+from pipelines.probability import Probability, held, in_steps
 from pipelines.scale import mm_per_pixel, size_of
 from pipelines.series import Series
 from pipelines.study import Study
@@ -64,15 +65,15 @@ class BreastUltrasound(Carded):
         loaded = time.perf_counter()
         self._refuse_strange(seen["class"])
         chances = self.chances(torch.stack([each.image for each in seen["class"]]))
-        masks = self._masks(seen["outline"])
+        segments = self._segments(seen["outline"])
         stages = {"load": loaded - begun, "network": time.perf_counter() - loaded}
         findings: list[Finding] = []
         notes = list(series.faults)
         for place, picture in enumerate(found):
             decided = self.decided(chances[place])
             findings += _of_classes(chances[place], decided, picture.sop_uid)
-            findings.append(_of_outline(masks, place, picture.frame, picture.sop_uid))
-            notes += _contradictions(decided, bool(masks[place].any()), picture.frame)
+            findings.append(_of_outline(segments[place], place, picture))
+            notes += _contradictions(decided, segments[place] is not None, picture.frame)
         return Findings(series, tuple(findings), (series,), tuple(notes), self.device, stages)
 
     def chances(self, images: torch.Tensor) -> NDArray[np.float64]:
@@ -89,15 +90,25 @@ class BreastUltrasound(Carded):
             return "malignant"
         return "benign" if by_name["benign"] >= by_name["normal"] else "normal"
 
-    def _masks(self, seen: Sequence[Seen]) -> NDArray[np.bool_]:
-        """(N, rows, columns)."""
+    def _segments(self, seen: Sequence[Seen]) -> list[Segment | None]:
+        """Of each picture; None where nothing is outlined."""
         images = torch.stack([each.image for each in seen])
         straight = self._networks.logits("outline", images).sigmoid()
         mirrored = self._networks.logits("outline", images.flip(-1)).sigmoid().flip(-1)
         mean = torch.stack([straight, mirrored]).mean((0, 1))  # (N, 1, rows, columns)
         threshold = self.card.points["outline"]["thresholds"][LABEL]
-        found = [each.back(chance)[0] > threshold for each, chance in zip(seen, mean, strict=True)]
-        return np.stack([keep_components(mask[None], smallest=1, share=SMALLEST_SHARE)[0] for mask in found])
+        found: list[Segment | None] = []
+        for place, (each, chance) in enumerate(zip(seen, mean, strict=True)):
+            likely = each.back(chance)[0]
+            mask = keep_components(likely[None] > threshold, smallest=1, share=SMALLEST_SHARE)[0]
+            steps = held(in_steps(likely), mask, threshold)
+            found.append(
+                Segment(
+                    LABEL, alone(mask, place, len(seen)), codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE, codes.LESION,
+                    Probability(alone(steps, place, len(seen)), threshold),
+                ) if mask.any() else None
+            )  # fmt: skip
+        return found
 
     def _refuse_strange(self, seen: Sequence[Seen]) -> None:
         known, most = self._networks.beside("class"), self.card.points["class"]["strangest"]
@@ -126,19 +137,18 @@ def _of_classes(chances: NDArray[np.float64], decided: str, sop_uid: str) -> lis
     ]
 
 
-def _of_outline(masks: NDArray[np.bool_], place: int, frame: Frame, sop_uid: str) -> Finding:
-    if not masks[place].any():
-        return Finding(codes.LESION, present=False, label=LABEL, sop_uids=(sop_uid,), site=codes.BREAST)
-    own = np.zeros(masks.shape, bool)  # pages that stay zero take no memory, unlike those of zeros_like
-    own[place] = masks[place]
+def _of_outline(segment: Segment | None, place: int, picture: Picture) -> Finding:
+    sop_uids = (picture.sop_uid,)
+    if segment is None:
+        return Finding(codes.LESION, present=False, label=LABEL, sop_uids=sop_uids, site=codes.BREAST)
     return Finding(
         codes.LESION,
         present=True,
         label=LABEL,
         site=codes.BREAST,
-        sop_uids=(sop_uid,),
-        segment=Segment(LABEL, own, codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE, codes.LESION),
-        measurements=size_of(masks[place], mm_per_pixel(frame, masks[place])),
+        sop_uids=sop_uids,
+        segment=segment,
+        measurements=size_of(segment.mask[place], mm_per_pixel(picture.frame, segment.mask[place])),
     )
 
 

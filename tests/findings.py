@@ -21,11 +21,13 @@ from pydicom.uid import (
     UltrasoundImageStorage,
     VLPhotographicImageStorage,
 )
+from scipy.ndimage import gaussian_filter
 
 from pipelines import evidence
 from pipelines.base import Algorithm, Finding, Findings, Measurement, Segment
 from pipelines.evidence import codes
 from pipelines.forms import PRESETS, USUAL, Wanted
+from pipelines.probability import Probability, held, in_steps
 from pipelines.study import Series, Study, read_folder
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5)
@@ -130,8 +132,17 @@ def blob(series: Series, seed: int = 0) -> NDArray[np.bool_]:
     return mask
 
 
-def lesion(mask: NDArray[np.bool_], label: str = "FLAIR abnormality") -> Segment:
-    return Segment(label, mask, codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE, codes.LESION)
+def lesion(
+    mask: NDArray[np.bool_], label: str = "FLAIR abnormality", probability: Probability | None = None
+) -> Segment:
+    return Segment(label, mask, codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE, codes.LESION, probability)
+
+
+def blurred(mask: NDArray[np.bool_], threshold: float = 0.45) -> Probability:
+    """A probability that falls off from the mask over every frame, with noise on it."""
+    noise = np.random.default_rng(0).normal(0, 0.1, mask.shape)
+    chances = np.clip(gaussian_filter(mask.astype(np.float32), 2) + noise, 0, 1).astype(np.float32)
+    return Probability(held(in_steps(chances), mask, threshold), threshold)
 
 
 def outlined(series: Series, *segments: Segment, **more: Any) -> Findings:

@@ -53,14 +53,19 @@ def by_highdicom(path: Path, series: Series) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, eq=False)
 class Lying:
-    """A volume (slices, rows, columns) and, in mm (LPS), where the first pixel of each slice lies."""
+    """A volume (slices, rows, columns), masks or fractions, and, in mm (LPS), where each slice's first pixel lies."""
 
-    voxels: NDArray[np.bool_]
+    voxels: NDArray[Any]
     positions: NDArray[np.float64]
 
 
 def by_dcmqi(path: Path, folder: Path) -> list[Lying]:
-    """A volume per segment, of the slices from the first to the last that has any."""
+    """A mask per segment, of the slices from the first to the last that has any."""
+    return [Lying(each.voxels > 0, each.positions) for each in fractions_by_dcmqi(path, folder)]
+
+
+def fractions_by_dcmqi(path: Path, folder: Path) -> list[Lying]:
+    """The same with the values that are stored."""
     folder.mkdir()
     command = [str(DCMQI), "--inputDICOM", str(path), "--outputDirectory", str(folder), "--outputType", "nrrd"]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -74,7 +79,7 @@ def _nrrd(path: Path) -> Lying:
     said = dict(line.split(": ", 1) for line in head.decode().splitlines() if ": " in line)
     raw = gzip.decompress(raw) if said["encoding"] == "gzip" else raw
     size = [int(each) for each in said["sizes"].split()][::-1]
-    voxels = np.frombuffer(raw, _TYPES[said["type"]]).reshape(size) > 0
+    voxels = np.frombuffer(raw, _TYPES[said["type"]]).reshape(size)
     axes, origin = (
         np.array([_vector(each) for each in said[key].split()]) for key in ("space directions", "space origin")
     )
@@ -87,14 +92,14 @@ def _vector(text: str) -> list[float]:
     return [float(each) for each in text.strip("()").split(",")]
 
 
-def on_frames(lying: Lying, series: Series) -> NDArray[np.bool_]:
+def on_frames(lying: Lying, series: Series) -> NDArray[Any]:
     """The voxels on the frames of the series, each slice where it lies along the normal.
 
     Raises:
         ValueError: If a slice that has any voxel lies on no frame.
     """
     shape = (len(series.frames), *lying.voxels.shape[1:])
-    found = np.zeros(shape, bool)
+    found = np.zeros(shape, lying.voxels.dtype)
     planes = series.planes
     assert planes is not None
     normal = np.cross(*np.array(planes[0].orientation).reshape(2, 3))

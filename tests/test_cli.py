@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 
 from node import listener
 from node.cli import wetread
@@ -110,6 +111,15 @@ def test_read_gives_one_json_object_as_the_contract_says(tmp_path: Path) -> None
     assert abs(volume["value"] - truth.volume_cm3) < 0.25 * truth.volume_cm3
     assert all(Path(path).is_file() for path in run_["objects"])
     assert [item["file"].endswith("bad.dcm") for item in said["refused"]] == [True]
+
+
+def test_read_writes_probabilities_where_they_are_asked_for(tmp_path: Path) -> None:
+    brain_mr(tmp_path / "mr", seed=3, lesion=LARGE, slices=14, matrix=128)
+    asked = ("--out", tmp_path / "out", "--pipeline", "mr_brain", "--segmentation", "FRACTIONAL")
+    answer = run("read", tmp_path / "mr", *asked, cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    (path,) = (tmp_path / "out").rglob("seg.dcm")
+    assert dcmread(path).SegmentationFractionalType == "PROBABILITY"
 
 
 def test_a_pipeline_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -9,18 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 
 from node import delivery
 from node.cli.viewer import beside
 from node.destinations import Destination
 from pipelines import synthetic
+from pipelines.evidence.masks import seg_masks
 from pipelines.evidence.objects import BUILDERS
 from pipelines.forms import ENCODINGS, REGIONS, Form, Kind
 from pipelines.reading import read
 from pipelines.registry import load
+from pipelines.series import Series
 from pipelines.study import Study, read_folder
 from tests import viewing
 from tests.findings import outlined, saved, slices, study_of, verdict, written
@@ -89,6 +93,7 @@ STUDIES: dict[str, Callable[[Path], Study]] = {
     "us_breast:BreastUltrasound": Real("breast_us"),
     "xc_skin:SkinMelanoma": Real("skin_isic2017"),
 }
+OUTLINING = [use for use in STUDIES if not use.startswith(("ct_head", "enhance", "mr_brain_type", "xc_skin"))]
 HERE = [use for use, study in STUDIES.items() if not isinstance(study, Real) or (SHARED / "data" / study.name).exists()]
 _AWAY = pytest.mark.skip(reason="not here: ../shared/data")
 
@@ -131,6 +136,31 @@ def test_dciodvfy_and_dsrdump_find_no_error(evidence_of: Callable[[str], dict[Pa
         of_source = known if form.kind == Kind.DERIVED_SERIES else set()  # what the image lacked its copy lacks
         assert form == UNKNOWN or set(verdict(path)) <= of_source, path.name
         assert form.kind not in DOCUMENTS or dumped(path) == [], path.name
+
+
+@pytest.mark.parametrize("use", [pytest.param(use, marks=() if use in HERE else _AWAY) for use in OUTLINING])
+def test_probabilities_above_their_threshold_are_the_outline(
+    evidence_of: Callable[[str], dict[Path, Form]], use: str
+) -> None:
+    made = evidence_of(use)
+    masks, likely = (
+        [path for path, form in made.items() if form.encoding == each and form.kind == Kind.SEGMENTATION]
+        for each in ("BINARY", "FRACTIONAL")
+    )
+    assert len(masks) == len(likely) > 0
+    (study,), _ = read_folder(next(iter(made)).parents[1] / "in")
+    for binary, fractional in zip(masks, likely, strict=True):
+        held = dcmread(fractional)
+        assert held.SegmentationFractionalType == "PROBABILITY"
+        assert len(np.unique(held.pixel_array)) > 20
+        series = next(each for each in study.series if is_on(each, held))
+        outlines, again = seg_masks(binary, series), seg_masks(fractional, series)
+        assert outlines.keys() == again.keys()
+        assert all(np.array_equal(again[label], mask) for label, mask in outlines.items())
+
+
+def is_on(series: Series, segmentation: Dataset) -> bool:
+    return bool(segmentation.ReferencedSeriesSequence[0].SeriesInstanceUID == series.uid)
 
 
 @pytest.fixture(scope="module")

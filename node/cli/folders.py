@@ -7,7 +7,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ from node.cli.options import (
 )
 from node.errors import NodeError, Refusal
 from node.instance import head_of
-from pipelines.forms import DEFAULT, PRESETS, on_disk
+from pipelines.forms import DEFAULT, ENCODINGS, PRESETS, Form, on_disk
 
 if TYPE_CHECKING:
     from pipelines.base import Pipeline
@@ -111,9 +111,22 @@ def _of(objects: Sequence[sendable.Sendable]) -> Transfer:
     type=click.Choice(list(PRESETS)),
     help="For which kind of destination.",
 )
+@click.option(
+    "--segmentation",
+    type=click.Choice(ENCODINGS),
+    help="How outlines are encoded; FRACTIONAL: as probabilities. Default: as the preset has it, but BINARY for ohif.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @click.pass_context
-def read(context: click.Context, folder: str, target: Path, names: tuple[str, ...], preset: str, as_json: bool) -> None:
+def read(
+    context: click.Context,
+    folder: str,
+    target: Path,
+    names: tuple[str, ...],
+    preset: str,
+    segmentation: str | None,
+    as_json: bool,
+) -> None:
     """Run the pipelines on a folder of DICOM files and write the evidence to OUT: no node, no network.
 
     \b
@@ -130,7 +143,8 @@ def read(context: click.Context, folder: str, target: Path, names: tuple[str, ..
         raise NodeError(f"{folder}: no DICOM file in this folder")
     target.mkdir(parents=True, exist_ok=True)
     said: dict[str, Answer] = {}
-    readings = Readings(routes, forced=bool(names), target=target, preset=preset)
+    wanted = replace(PRESETS[preset], segmentation=segmentation) if segmentation else on_disk(PRESETS[preset])
+    readings = Readings(routes, forced=bool(names), target=target, forms=wanted.forms)
     with progress("Reading") as bar:
         task = bar.add_task("", total=len(found))
         for study in sorted(found, key=_study_time):  # the earlier first, for what changed since
@@ -161,7 +175,7 @@ class Readings:
     routes: dict[str, routing.Route]
     forced: bool
     target: Path
-    preset: str
+    forms: frozenset[Form]
     _loaded: dict[str, Pipeline | str] = field(default_factory=dict)
     _read: dict[str, list[Prior]] = field(default_factory=dict)  # by pipeline: what later studies are compared with
 
@@ -181,9 +195,8 @@ class Readings:
         job = reading.job_key(study, pipeline)
         before = self._read.setdefault(name, [])
         runs = reading.read(
-            study, pipeline, name=name, out=self.target / study.uid, job=job, forms=on_disk(PRESETS[self.preset]).forms,
-            priors=before,
-        )  # fmt: skip
+            study, pipeline, name=name, out=self.target / study.uid, job=job, forms=self.forms, priors=before
+        )
         if hasattr(pipeline, "since"):
             before += filter(None, (prior_of(run.as_json(), list(run.objects)) for run in runs))
         return runs
@@ -234,14 +247,13 @@ def _show(answers: list[Answer], refused: tuple[RefusedFile, ...], target: Path)
 
 def sentence(run: Run) -> str:
     """What a run says, in one sentence for a person; volumes in ml."""
+    from pipelines.evidence.wording import quantity
+
     if run.status != "read":
         return f"{run.status}: {run.reason}"
     said = []
     for finding in run.findings:
-        numbers = ", ".join(
-            f"{m.value:{'+' if m.against else ''}.1f} {'ml' if m.unit.value == 'cm3' else m.unit.value}"
-            for m in finding.measurements
-        )
+        numbers = ", ".join(map(quantity, finding.measurements))
         certainty = "" if finding.certainty is None else f" ({finding.certainty:.0%})"
         name = finding.label or finding.code.meaning
         said.append(

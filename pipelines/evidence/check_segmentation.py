@@ -9,7 +9,9 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import parse_basic_offsets, parse_fragments
 from pydicom.uid import RLELossless
 
+from pipelines.evidence.fractional import OCCUPANCY, PROBABILITY, threshold_of
 from pipelines.instance import is_uid, items, number, text
+from pipelines.probability import STEPS
 
 _OF_SEGMENT = (
     "SegmentLabel",
@@ -32,6 +34,8 @@ def segmentation_faults(result: Dataset) -> Iterable[str]:
     numbers = [number(segment, "SegmentNumber") for segment in segments]
     if numbers != list(range(1, len(numbers) + 1)):
         yield "the segments are not numbered 1, 2, …"
+    if text(result, "SegmentationType") == "FRACTIONAL":
+        yield from _fraction_faults(result, segments)
     yield from _frame_faults(result, set(numbers))
 
 
@@ -61,6 +65,21 @@ def _segment_faults(segment: Dataset, result: Dataset) -> Iterable[str]:
     for ours, theirs in (("AlgorithmName", "ManufacturerModelName"), ("AlgorithmVersion", "SoftwareVersions")):
         if not text(identified[0], ours) or text(identified[0], ours) != text(result, theirs):
             yield f"{ours} of the segment {label!r} is not {theirs}"
+
+
+def _fraction_faults(result: Dataset, segments: list[Dataset]) -> Iterable[str]:
+    """What a stored value is worth can be told, and above which a probability is outlined."""
+    kind = text(result, "SegmentationFractionalType")
+    if kind not in (PROBABILITY, OCCUPANCY):
+        yield f"the Segmentation Fractional Type is {kind!r}"
+    if number(result, "MaximumFractionalValue") != STEPS:
+        yield f"the Maximum Fractional Value is not {STEPS}"
+    for segment in segments:
+        threshold, label = threshold_of(segment), text(segment, "SegmentLabel")
+        if kind == PROBABILITY and not (threshold is not None and 0 <= threshold < 1):
+            yield f"the segment {label!r} does not say above which probability it is outlined"
+        elif kind == OCCUPANCY and threshold is not None:
+            yield f"the segment {label!r} names a threshold, but its fractions are no probabilities"
 
 
 def _frame_faults(result: Dataset, numbers: set[float | None]) -> Iterable[str]:

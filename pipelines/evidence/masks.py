@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 
 from pipelines.evidence.check_segmentation import described_segments
 from pipelines.evidence.errors import InvalidEvidence
+from pipelines.evidence.fractional import threshold_of
 from pipelines.geometry import SAME_POSITION
 from pipelines.instance import items, number, numbers, text
 from pipelines.series import Series
@@ -23,7 +24,9 @@ SEGMENTATION_TYPES = ("BINARY", "FRACTIONAL", "LABELMAP")  # (0062,0001)
 
 
 def seg_masks(path: Path, series: Series) -> dict[str, NDArray[np.bool_]]:
-    """By label: bool, (frames, rows, columns), pixel for pixel the grid of the series; a fraction above half counts.
+    """By label: bool, (frames, rows, columns), pixel for pixel the grid of the series.
+
+    A fraction counts above the threshold that its segment names, else above half.
 
     A frame is put where its source image is; where none is named, where it lies in the patient.
 
@@ -37,7 +40,9 @@ def seg_masks(path: Path, series: Series) -> dict[str, NDArray[np.bool_]]:
     grid = (len(series.frames), int(number(series.header, "Rows") or 0), int(number(series.header, "Columns") or 0))
     if frames.shape[1:] != grid[1:]:
         raise InvalidEvidence(f"{path.name} has {frames.shape[1:]} pixels a frame and the series {grid[1:]}")
-    labels = {number(each, "SegmentNumber"): text(each, "SegmentLabel") for each in described_segments(segmentation)}
+    described = described_segments(segmentation)
+    labels = {number(each, "SegmentNumber"): text(each, "SegmentLabel") for each in described}
+    least = _least_fractions(segmentation, described)
     masks = {label: np.zeros(grid, np.bool_) for label in labels.values()}
     places = _places(series)
     shared = items(segmentation, "SharedFunctionalGroupsSequence")
@@ -50,12 +55,13 @@ def seg_masks(path: Path, series: Series) -> dict[str, NDArray[np.bool_]]:
             for each in np.unique(frame[frame > 0]):
                 masks[labels[each]][place] |= frame == each
         else:
-            masks[labels[_segment_number(groups)]][place] |= frame
+            segment = _segment_number(groups)
+            masks[labels[segment]][place] |= frame > least[segment] if least else frame
     return masks
 
 
 def _pixels(segmentation: Dataset) -> NDArray[Any]:
-    """(frames, rows, columns): bool, or the labels of a label map."""
+    """(frames, rows, columns): bool, the labels of a label map, or fractions as they are stored."""
     shape = (int(number(segmentation, "NumberOfFrames") or 1), segmentation.Rows, segmentation.Columns)
     if text(segmentation, "SegmentationType") == "LABELMAP":
         return np.asarray(segmentation.pixel_array).reshape(shape)
@@ -66,8 +72,17 @@ def _pixels(segmentation: Dataset) -> NDArray[Any]:
     if text(segmentation, "SegmentationType") == "BINARY" and raw.size < np.prod(shape):
         # one bit per pixel, the lowest first (PS3.5 8.1.1)
         return np.unpackbits(raw, bitorder="little", count=int(np.prod(shape))).reshape(shape).astype(np.bool_)
-    half = (number(segmentation, "MaximumFractionalValue") or 255) / 2
-    return np.asarray(raw[: int(np.prod(shape))].reshape(shape) > half)
+    found = raw[: int(np.prod(shape))].reshape(shape)
+    return np.asarray(found if text(segmentation, "SegmentationType") == "FRACTIONAL" else found > 0)
+
+
+def _least_fractions(segmentation: Dataset, described: list[Dataset]) -> dict[float | None, float]:
+    """Of a FRACTIONAL one by Segment Number: what a stored value has to be above."""
+    if text(segmentation, "SegmentationType") != "FRACTIONAL":
+        return {}
+    full = number(segmentation, "MaximumFractionalValue") or 255
+    thresholds = {number(each, "SegmentNumber"): threshold_of(each) for each in described}
+    return {segment: full * (0.5 if each is None else each) for segment, each in thresholds.items()}
 
 
 def _places(series: Series) -> dict[Any, int]:

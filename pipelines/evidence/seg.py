@@ -2,8 +2,9 @@
 
 Frames without a voxel are left out (the sparse encoding of PS3.3 C.8.20.3): with all of them ten organs of a CT of
 300 slices take 98 MB instead of a few, and viewers place a frame by its Plane Position, not by its number. BINARY has
-every viewer; FRACTIONAL and LABELMAP (Supplement 243) are compressed without loss, and a label map cannot hold two
-segments at one voxel: those that overlap go into objects of their own. ALIGNED is for viewers that cannot cut bits
+every viewer; FRACTIONAL and LABELMAP (Supplement 243) are compressed without loss. FRACTIONAL has the probabilities of
+segments whose pipeline keeps them; a frame is then there for any of one step. A label map cannot hold two segments at
+one voxel: those that overlap go into objects of their own. ALIGNED is for viewers that cannot cut bits
 where a frame ends within a byte: then it is FRACTIONAL, all or nothing, which they take for BINARY.
 """
 
@@ -20,7 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from pipelines.base import Findings, Segment
-from pipelines.evidence import equipment, wording
+from pipelines.evidence import equipment, fractional, wording
 from pipelines.evidence.segments import label_array, merged, part, refuse_off_grid
 from pipelines.evidence.slices import fill, slices_of
 from pipelines.evidence.source import lean_images
@@ -36,6 +37,7 @@ from pipelines.series import Series
 # told apart by people who see red and green alike (Okabe and Ito 2008), as CSS colours
 COLOURS = ("#D55E00", "#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#E69F00", "#0072B2")
 SERIES_NUMBER = 9001  # behind the series of the scanner
+_TITLES = {fractional.PROBABILITY: "probabilities", fractional.OCCUPANCY: "outlines"}
 _UNEVEN = 0.01  # of a step between slices
 
 
@@ -88,6 +90,8 @@ def draw(findings: Findings, tracks: Sequence[Track], stamp: Stamp, encoding: st
     segments = merged(findings)
     for segment in segments:
         refuse_off_grid(segment, series)
+        if encoding == "FRACTIONAL":
+            fractional.refuse_contradicting(segment)
     uids = {track.identifier: track.uid for track in tracks}
     looks = {each.label: _Look(uids[each.label], COLOURS[i % len(COLOURS)]) for i, each in enumerate(segments)}
     objects: list[Dataset] = []
@@ -97,8 +101,10 @@ def draw(findings: Findings, tracks: Sequence[Track], stamp: Stamp, encoding: st
         try:
             images, derived = _images(stack, series)
             descriptions = [_description(i, each, looks[each.label], stamp) for i, each in enumerate(here, start=1)]
+            is_fractional = encoding == "FRACTIONAL"
+            voxels = fractional.described(descriptions, here) if is_fractional else [each.mask for each in here]
             object_ = _Object(encoding, _encoding_on(series, encoding), descriptions, stamp, len(objects) + 1)
-            made = _drawn_on(images, [part(segment.mask, stack) for segment in here], object_)
+            made = _drawn_on(images, [part(each, stack) for each in voxels], object_)
         except (ValueError, AttributeError, LookupError) as error:  # what highdicom says of a source that it cannot use
             notes.append(f"the outline is not stored as a Segmentation: {_why(error)}")
             continue
@@ -119,6 +125,8 @@ def _portions(segments: list[Segment], series: Series, encoding: str) -> Iterato
         if here and encoding == "LABELMAP":
             for layer in layers(_masks([part(each.mask, stack) for each in here])):
                 yield stack, [here[place] for place in layer]
+        elif here and encoding == "FRACTIONAL":
+            yield from ((stack, alike) for alike in fractional.by_type(here))
         elif here:
             yield stack, here
 
@@ -131,7 +139,7 @@ def _encoding_on(series: Series, asked: str) -> str:
     return "BINARY" if pixels % 8 == 0 else "FRACTIONAL"
 
 
-def _masks(masks: Sequence[NDArray[np.bool_]]) -> Masks:
+def _masks(masks: Sequence[NDArray[Any]]) -> Masks:
     occupied = np.stack([np.any(mask, axis=(1, 2)) for mask in masks])
     return Masks(occupied, lambda segment, place: masks[segment][place])
 
@@ -206,11 +214,12 @@ class _Object:
         return self.stamp.uid(what, *(() if self.asked == "BINARY" else (self.asked,)), *number)
 
 
-def _drawn_on(images: list[Dataset], masks: list[NDArray[np.bool_]], object_: _Object) -> Dataset:
-    """The object with all its frames; ``masks``: (frames, rows, columns), a frame for each of the source's."""
+def _drawn_on(images: list[Dataset], masks: list[NDArray[Any]], object_: _Object) -> Dataset:
+    """The object with all its frames; ``masks``, or steps: (frames, rows, columns), a frame for each image's."""
     slices = slices_of(images)
     if slices is None:
-        return _segmentation(images, label_array(masks), object_)
+        is_mask = masks[0].dtype == np.bool_
+        return _segmentation(images, label_array(masks) if is_mask else fractional.shares(masks), object_)
     voxel = np.zeros((1, *masks[0].shape[1:]), np.uint8)
     voxel[0, 0, 0] = 1  # makes one frame, to be replaced
     return fill(_segmentation(images[:1], voxel, object_), slices, _masks(masks))
@@ -238,12 +247,13 @@ def _say_pitch(made: Dataset, stack: Stack, series: Series) -> None:
 
 def _segmentation(images: list[Dataset], pixels: NDArray[Any], object_: _Object) -> Dataset:
     stamp, algorithm = object_.stamp, object_.stamp.algorithm
+    fractions = fractional.type_of(object_.descriptions)
     made: Dataset = hd.seg.Segmentation(
         source_images=[stamp.source.on(images[0]), *images[1:]],
         pixel_array=pixels,
         segmentation_type=object_.encoding,
         segment_descriptions=object_.descriptions,
-        fractional_type="OCCUPANCY",
+        fractional_type=fractions,
         max_fractional_value=FULL,
         series_instance_uid=object_.uid("seg series"),
         series_number=SERIES_NUMBER,
@@ -253,7 +263,7 @@ def _segmentation(images: list[Dataset], pixels: NDArray[Any], object_: _Object)
         transfer_syntax_uid=ExplicitVRLittleEndian if object_.encoding == "BINARY" else RLELossless,
         content_label="AI_FINDINGS",
         content_description=f"{algorithm.name} {algorithm.version}, not verified"[:64],
-        series_description=wording.series_title("outlines", algorithm),
+        series_description=wording.series_title(_TITLES[fractions], algorithm),
         specific_character_set=None,  # highdicom refuses some that are right; the stamp sets it
         **equipment.general(algorithm),
     )

@@ -13,6 +13,7 @@ from pipelines.evidence.errors import InvalidEvidence
 from pipelines.evidence.stacks import Stack
 from pipelines.evidence.voxels import label_type
 from pipelines.instance import number as number_of
+from pipelines.probability import Probability
 from pipelines.series import Series
 
 
@@ -24,11 +25,17 @@ def merged(findings: Findings) -> list[Segment]:
         if before is None or before is segment:
             found[segment.label] = segment
         elif before.mask.shape == segment.mask.shape:
-            mask = before.mask | segment.mask
-            found[segment.label] = Segment(segment.label, mask, before.category, before.property_type)
+            mask, likely = before.mask | segment.mask, _likelier(before.probability, segment.probability)
+            found[segment.label] = Segment(segment.label, mask, before.category, before.property_type, likely)
         else:
             raise InvalidEvidence(f"two masks of {segment.label!r} have different shapes")
     return list(found.values())
+
+
+def _likelier(one: Probability | None, other: Probability | None) -> Probability | None:
+    if one is None or other is None or one.threshold != other.threshold:
+        return None
+    return Probability(np.maximum(one.steps, other.steps), one.threshold)
 
 
 def refuse_off_grid(segment: Segment, series: Series) -> None:
@@ -38,7 +45,7 @@ def refuse_off_grid(segment: Segment, series: Series) -> None:
         raise InvalidEvidence(f"the mask of {segment.label!r} is {shape}, but its series is {expected}")
 
 
-def part(mask: NDArray[np.bool_], stack: Stack) -> NDArray[np.bool_]:
+def part(mask: NDArray[Any], stack: Stack) -> NDArray[Any]:
     """The frames of the stack; no copy where these are all."""
     return mask if stack.frames == tuple(range(len(mask))) else mask[list(stack.frames)]
 

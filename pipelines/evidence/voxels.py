@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from math import gcd
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rle.rle import encode_segment  # one RLE segment: 20 times as fast as the package's encoder of frames
 
-FULL = 255  # Maximum Fractional Value: the voxel lies in the segment
+from pipelines.probability import STEPS
+
+FULL = STEPS  # Maximum Fractional Value: the voxel lies in the segment
 _ITEM = b"\xfe\xff\x00\xe0"
 
 
@@ -25,11 +28,11 @@ class Masks:
 
     Attributes:
         occupied: bool, (segments, slices): where there is any voxel.
-        plane: Of a segment and a slice, both from 0: bool, (rows, columns).
+        plane: Of a segment and a slice, both from 0: bool (rows, columns), or uint8 steps of a probability.
     """
 
     occupied: NDArray[np.bool_]
-    plane: Callable[[int, int], NDArray[np.bool_]]
+    plane: Callable[[int, int], NDArray[Any]]
 
     @property
     def frames(self) -> Iterator[tuple[int, int]]:
@@ -99,9 +102,11 @@ def _packed(planes: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
 
 
 def fractions(masks: Masks) -> bytes:
-    """FRACTIONAL, RLE Lossless: a frame for each segment and slice, all of a voxel or nothing."""
+    """FRACTIONAL, RLE Lossless: a frame for each segment and slice: steps, or all of a voxel or nothing."""
     planes = (masks.plane(segment, place) for segment, place in masks.frames)
-    return encapsulated(rle(np.multiply(plane, FULL, dtype=np.uint8)) for plane in planes)
+    return encapsulated(
+        rle(np.multiply(plane, FULL, dtype=np.uint8) if plane.dtype == np.bool_ else plane) for plane in planes
+    )
 
 
 def labels(masks: Masks) -> bytes:
