@@ -248,7 +248,7 @@ def _outlines(read: Read, place: int, frames: int, thresholds: Mapping[str, floa
             segment=Segment(name, mask, codes.ANATOMICAL_STRUCTURE, site, likely),
             site=site,
             side=SIDES.get(name),
-            measurements=(Measurement(codes.CARDIOTHORACIC_RATIO, ratio or 0.0, codes.NO_UNITS),) if measured else (),
+            measurements=(Measurement(codes.CARDIOTHORACIC_RATIO, ratio or 0.0, codes.RATIO),) if measured else (),
         )
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from node.ledger import Job
 
-UNITS = {"cm3": "ml", "mm2": "mm²", "1": "", "[ppth]": "‰", "{pixels}": "pixels"}  # UCUM, as people read it
+# UCUM, as people read it
+UNITS = {"cm3": "ml", "mm2": "mm²", "1": "", "{ratio}": "", "[ppth]": "‰", "{pixels}": "pixels"}
 
 
 def findings(job: Job) -> list[Mapping[str, Any]]:

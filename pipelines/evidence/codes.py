@@ -105,6 +105,7 @@ MILLIMETER = _code("mm", "UCUM", "mm", "CID 7181")
 PERCENT = _code("%", "UCUM", "Percent", "CID 7181")
 PIXELS = _code("{pixels}", "UCUM", "Pixels", "TID 1602")
 NO_UNITS = _code("1", "UCUM", "no units", "CID 7181")
+RATIO = _code("{ratio}", "UCUM", "ratio", "CID 7181")
 
 # is it there, and did the analysis run
 PRESENT = _code("52101004", "SCT", "Present", "CID 240")

@@ -15,7 +15,7 @@ from pipelines.frames import Frame
 from pipelines.instance import text
 
 NOT_VERIFIED = "AI RESULT, NOT VERIFIED"
-_UNITS = {"cm3": "ml", "{pixels}": "pixels", "1": ""}  # in ASCII, whatever the study's character set
+_UNITS = {"cm3": "ml", "{pixels}": "pixels", "1": "", "{ratio}": ""}  # in ASCII, whatever the study's character set
 _APART = 3  # findings of one name that are told one by one; of more their number is told
 
 
