@@ -184,3 +184,53 @@ def test_our_mobile_net_takes_all_that_imagenet_gave_it() -> None:
     ours = MobileClassifier(1, 2)
     taken = store.initialise(ours, WEIGHTS / "mobilenet_v2_imagenet_backbone.safetensors")
     assert taken == {name for name in ours.state_dict() if name.startswith("features.")}
+
+
+def normed(ours: MobileClassifier, eps: float) -> dict[str, torch.Tensor]:
+    """Its convolutions as torchvision has them before they are folded: without biases, a batch norm behind each."""
+    theirs = {}
+    for name, weight in ours.features.state_dict(prefix="features.").items():
+        if name.endswith(".weight"):
+            head, _, place = name.removesuffix(".weight").rpartition(".")
+            norm = f"{head}.{int(place) + 1}"
+            count = len(weight)
+            gain, mean, variance = torch.rand(count) + 0.5, torch.randn(count), torch.rand(count) + 0.1
+            scale = gain / (variance + eps).sqrt()
+            bias = ours.get_parameter(name.removesuffix("weight") + "bias").detach()
+            theirs |= {
+                name: weight / scale.view(-1, 1, 1, 1),
+                f"{norm}.weight": gain,
+                f"{norm}.bias": bias + mean * scale,
+                f"{norm}.running_mean": mean,
+                f"{norm}.running_var": variance,
+                f"{norm}.num_batches_tracked": torch.tensor(7),
+            }
+    return theirs
+
+
+def lite_name(name: str) -> str:
+    """torchvision's name of an inverted residual's tensor → that of the package ``efficientnet_lite_pytorch``."""
+    _, block, *within, kind = name.split(".")
+    place = ".".join(within)
+    ends = {("0", "0"): "_conv_stem", ("0", "1"): "_bn0", ("17", "0"): "_conv_head", ("17", "1"): "_bn1"}
+    if (block, place) in ends:
+        return f"{ends[block, place]}.{kind}"
+    plain = {"conv.0.0": "_depthwise_conv", "conv.0.1": "_bn1", "conv.1": "_project_conv", "conv.2": "_bn2"}
+    wide = {
+        "conv.0.0": "_expand_conv", "conv.0.1": "_bn0", "conv.1.0": "_depthwise_conv", "conv.1.1": "_bn1",
+        "conv.2": "_project_conv", "conv.3": "_bn2",
+    }  # fmt: skip
+    return f"_blocks.{int(block) - 1}.{(plain if block == '1' else wide)[place]}.{kind}"
+
+
+@pytest.mark.parametrize("lite", [None, 0])
+def test_batch_norms_of_others_are_folded_and_the_answers_stay(tmp_path: Path, lite: int | None) -> None:
+    torch.manual_seed(3)
+    theirs = MobileClassifier(3, 1, lite=lite)
+    given = normed(theirs, 1e-5 if lite is None else 1e-3)
+    torch.save(given if lite is None else {lite_name(name): each for name, each in given.items()}, tmp_path / "w.pth")
+    ours = MobileClassifier(3, 1, lite=lite).eval()
+    taken = store.initialise(ours, tmp_path / "w.pth")
+    assert taken == {name for name in ours.state_dict() if name.startswith("features.")}
+    picture = torch.rand(1, 3, 64, 64)
+    assert torch.allclose(ours.embed(picture), theirs.eval().embed(picture), rtol=1e-3, atol=1e-5)

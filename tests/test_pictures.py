@@ -136,6 +136,15 @@ def test_a_mobile_net_halves_as_its_weights_were_trained_to() -> None:
     assert halving(corner)[0, 0].tolist() == [[1, 0], [0, 1]]  # nothing is added above and on the left
 
 
+def test_wider_kernels_of_a_lite_net_halve_as_their_weights_were_trained_to() -> None:
+    halving = Conv(1, 1, kernel=5, stride=2)
+    torch.nn.init.ones_(halving[0].weight)
+    torch.nn.init.zeros_(halving[0].bias)
+    corner = torch.zeros(1, 1, 8, 8)
+    corner[..., 0, 0] = 1.0
+    assert halving(corner)[0, 0].tolist() == [[1, 0, 0, 0], *[[0, 0, 0, 0]] * 3]  # a row is added above, two below
+
+
 def test_an_outliner_learns_to_outline_discs(tmp_path: Path) -> None:
     options = replace(OPTIONS, rate=5e-3, epochs=24)
     result = loop.fit(outline(discs(), options), tmp_path, options)

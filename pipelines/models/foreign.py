@@ -1,8 +1,9 @@
 """Weights from elsewhere, to start a training from: read without running anything that they hold, and named as ours.
 
 A file is safetensors, or what ``torch.save`` writes as far as ``weights_only=True`` reads it: a pickle that holds more
-than tensors is refused, not opened. Names of torchvision are ours already; those of timm's MobileNetV2 are turned into
-them, and a MobileNetV2 whose batch norms were folded into its convolutions is unfolded.
+than tensors is refused, not opened. Names of torchvision are ours already; those of timm's MobileNetV2 and
+EfficientNet-Lite, and of the latter's package ``efficientnet_lite_pytorch``, are turned into them; batch norms are
+folded into the convolutions before them, or unfolded, as the network has them that is to be started.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 LEAST = 0.9  # share of the encoder's tensors that a file must give
 _NESTED = ("state_dict", "model_state_dict", "model", "net", "network_weights", "state_dict_ema")
 _EPS = 1e-5  # of our batch norms
+_LITE_EPS = 1e-3  # of those of EfficientNet-Lite, as TensorFlow trained it
 
 
 class RefusedWeights(ValueError):
@@ -179,7 +181,55 @@ def _unfolded_mobilenet(given: dict[str, Tensor]) -> dict[str, Tensor]:
     return made
 
 
-_DIALECTS: tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], ...] = (dict, _timm_mobilenet, _unfolded_mobilenet)
+def _lite(given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``efficientnet_lite_pytorch`` → torchvision's names, as if it had an EfficientNet-Lite."""
+    blocks = len({name.split(".")[1] for name in given if name.startswith("_blocks.")})
+    renamed = {
+        "_conv_stem.": "features.0.0.",
+        "_bn0.": "features.0.1.",
+        "_conv_head.": f"features.{blocks + 1}.0.",
+        "_bn1.": f"features.{blocks + 1}.1.",
+    }
+    for place in range(blocks):
+        start = f"_blocks.{place}."
+        layers = _LITE_EXPANDED if f"{start}_expand_conv.weight" in given else _LITE_PLAIN
+        renamed |= {f"{start}{theirs}.": f"features.{place + 1}.conv.{ours}." for theirs, ours in layers.items()}
+    return {renamed.get(_parted(name)[0], _parted(name)[0]) + _parted(name)[1]: each for name, each in given.items()}
+
+
+_LITE_PLAIN = {"_depthwise_conv": "0.0", "_bn1": "0.1", "_project_conv": "1", "_bn2": "2"}
+_LITE_EXPANDED = {
+    "_expand_conv": "0.0", "_bn0": "0.1", "_depthwise_conv": "1.0", "_bn1": "1.1", "_project_conv": "2", "_bn2": "3"
+}  # fmt: skip
+
+
+def _folded(given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A network of convolutions and batch norms by turns → one of convolutions alone that gives the same answers."""
+    made = dict(given)
+    eps = _LITE_EPS if any(each.shape[1:] == (1, 5, 5) for each in given.values()) else _EPS
+    for name in [name for name in given if name.endswith(".running_var")]:
+        norm = _parted(name)[0]
+        stem, _, number = norm.rstrip(".").rpartition(".")
+        conv = f"{stem}.{int(number) - 1}." if number.isdigit() else ""
+        if f"{conv}weight" not in made or f"{norm}weight" not in made:
+            continue
+        scale = made[f"{norm}weight"] / (made[name] + eps).sqrt()
+        weight = made[f"{conv}weight"]
+        made[f"{conv}bias"] = made[f"{norm}bias"] - made[f"{norm}running_mean"] * scale
+        made[f"{conv}weight"] = weight * scale.view(-1, *[1] * (weight.dim() - 1))
+        for last in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+            made.pop(norm + last, None)
+    return made
+
+
+_DIALECTS: tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], ...] = (
+    dict,
+    _timm_mobilenet,
+    _unfolded_mobilenet,
+    _folded,
+    lambda given: _folded(_timm_mobilenet(given)),
+    lambda given: _folded(_lite(given)),
+)
 
 
 def refuse_strangers(own: Mapping[str, Tensor], taken: frozenset[str], given: Mapping[str, Tensor], file: Path) -> None:

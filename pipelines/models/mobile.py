@@ -1,18 +1,33 @@
-"""MobileNetV2 (Sandler et al. 2018), its batch norms folded into the convolutions: tensors in, logits out.
+"""MobileNetV2 (Sandler et al. 2018) and EfficientNet-Lite (after Tan and Le 2019), their batch norms folded into the
+convolutions: tensors in, logits out.
 
 The keys are torchvision's; the padding is TensorFlow's, which the weights trained on ImageNet here were trained with:
-at stride 2 a row below and a column to the right. Without batch norms a few pictures are enough to go on from them.
+at stride 2 a row more below than above, a column more to the right. Without batch norms a few pictures are enough to
+go on from them.
 """
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines.models.squeeze import located
 
-_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 FEATURES = 1280
+# Of each stage: how much wider inside, channels, blocks, stride of the first, kernel.
+_MOBILE = (
+    (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 32, 3, 2, 3), (6, 64, 4, 2, 3), (6, 96, 3, 1, 3), (6, 160, 3, 2, 3),
+    (6, 320, 1, 1, 3),
+)  # fmt: skip
+_LITE = {
+    size: tuple(zip((1, 6, 6, 6, 6, 6, 6), widths, counts, (1, 2, 2, 2, 1, 2, 1), (3, 3, 5, 3, 5, 5, 3), strict=True))
+    for size, widths, counts in (
+        (0, (16, 24, 40, 80, 112, 192, 320), (1, 2, 2, 3, 3, 4, 1)),
+        (1, (16, 24, 40, 80, 112, 192, 320), (1, 3, 3, 4, 4, 5, 1)),
+        (2, (16, 24, 48, 88, 120, 208, 352), (1, 3, 3, 4, 4, 5, 1)),
+    )
+}
 
 
 class Conv(nn.Sequential):
@@ -21,20 +36,27 @@ class Conv(nn.Sequential):
     def __init__(self, inputs: int, outputs: int, *, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         padding = kernel // 2 if stride == 1 else 0
         super().__init__(nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups), nn.ReLU6(inplace=True))
-        self.stride = stride
+        before, after = (kernel - 2) // 2, kernel // 2
+        self.margin = (before, after, before, after) if stride == 2 else None
+        self.is_depthwise = groups > 1
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.pad(x, (0, 1, 0, 1)) if self.stride == 2 else x)  # type: ignore[no-any-return,no-untyped-call]
+        if self.margin is not None:
+            x = F.pad(x, self.margin)
+        if not (self.is_depthwise and self.training and x.device.type == "cpu"):
+            return super().forward(x)  # type: ignore[no-any-return,no-untyped-call]
+        with torch.autocast("cpu", enabled=False):  # its gradient in bfloat16 takes a processor several times as long
+            return super().forward(x.float())  # type: ignore[no-any-return,no-untyped-call]
 
 
 class Inverted(nn.Module):
     """Widened, filtered channel by channel, narrowed again; past it the input where it has that shape."""
 
-    def __init__(self, inputs: int, outputs: int, *, widen: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, *, widen: int, stride: int, kernel: int = 3) -> None:
         super().__init__()
         inner = inputs * widen
         layers: list[nn.Module] = [Conv(inputs, inner)] if widen > 1 else []
-        layers += [Conv(inner, inner, kernel=3, stride=stride, groups=inner), nn.Conv2d(inner, outputs, 1)]
+        layers += [Conv(inner, inner, kernel=kernel, stride=stride, groups=inner), nn.Conv2d(inner, outputs, 1)]
         self.conv = nn.Sequential(*layers)
         self.is_passed = stride == 1 and inputs == outputs
 
@@ -44,15 +66,20 @@ class Inverted(nn.Module):
 
 
 class MobileClassifier(nn.Module):
-    """(N, channels, rows, columns), 0 to 1 → logits (N, outputs)."""
+    """(N, channels, rows, columns), 0 to 1 → logits (N, outputs).
 
-    def __init__(self, channels: int, outputs: int, *, dropout: float = 0.3) -> None:
+    Args:
+        lite: EfficientNet-Lite 0, 1 or 2; None: MobileNetV2.
+    """
+
+    def __init__(self, channels: int, outputs: int, *, dropout: float = 0.3, lite: int | None = None) -> None:
         super().__init__()
         layers: list[nn.Module] = [Conv(channels, 32, kernel=3, stride=2)]
         width = 32
-        for widen, outputs_of, count, stride in _STAGES:
+        for widen, outputs_of, count, stride, kernel in _MOBILE if lite is None else _LITE[lite]:
             for place in range(count):
-                layers.append(Inverted(width, outputs_of, widen=widen, stride=stride if place == 0 else 1))
+                first = stride if place == 0 else 1
+                layers.append(Inverted(width, outputs_of, widen=widen, stride=first, kernel=kernel))
                 width = outputs_of
         layers.append(Conv(width, FEATURES))
         self.features = nn.Sequential(*layers)
@@ -74,8 +101,10 @@ class MobileClassifier(nn.Module):
 class MobileLocator(MobileClassifier):
     """Says of its first class where, too, as ``SqueezeLocator`` does: the map is (N, 1, rows / 32, columns / 32)."""
 
-    def __init__(self, channels: int, outputs: int, *, dropout: float = 0.3, surest: float = 0.05) -> None:
-        super().__init__(channels, outputs, dropout=dropout)
+    def __init__(
+        self, channels: int, outputs: int, *, dropout: float = 0.3, surest: float = 0.05, lite: int | None = None
+    ) -> None:
+        super().__init__(channels, outputs, dropout=dropout, lite=lite)
         self.place = nn.Conv2d(FEATURES, 1, 1)
         self.surest = surest
 
