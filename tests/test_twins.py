@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from pipelines.models import store
 from pipelines.models.kinds import KINDS
@@ -100,12 +99,6 @@ def test_pictures_may_be_smaller_and_are_so_for_all(tmp_path: Path, small: None,
     assert pictures().at_most(16).images.shape == (60, 1, 16, 16)
     assert pictures().at_most(64) is not None
     assert torch.equal(pictures().at_most(64).images, pictures().images)
-
-
-def test_from_scratch_the_features_learn_with_norms(tmp_path: Path) -> None:
-    task = Classify(pictures(), Options(batch=8), Augment(), "squeeze_classifier", ARGS, ("bright",))
-    assert not any(isinstance(each, nn.BatchNorm2d) for each in task.network().modules())
-    assert any(isinstance(each, nn.BatchNorm2d) for each in replace(task, norms=True).network().modules())
 
 
 def test_the_last_layer_may_learn_alone_and_each_seed_draws_its_patients(

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from pipelines.models import store
 from pipelines.models.folding import laid_out
 from pipelines.models.foreign import Origin
+from pipelines.models.norms import normed, plain
 from pipelines.models.precision import half_pays
 from pipelines.training.placing import keep_freed, moved
 
@@ -170,7 +171,7 @@ def fit(
         checkpoint.unlink(missing_ok=True)  # or a later resume would take it for one of this run
     (out / "options.json").write_text(json.dumps(asdict(options), indent=1))
     held: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True) if goes_on else {}
-    state = _start(task, options, init, held.get("given"))
+    state = _start(task, options, init, held)
     if goes_on:
         state.load(held)
     total = options.epochs * task.batches if options.epochs else None
@@ -188,7 +189,7 @@ def fit(
         if (check := int(share * options.checks)) > state.checked:
             state.checked = check
             score = _check(state, task, facts, best)
-            store.save(mean_of(best, state.averaged), weights, facts)
+            store.save(plain(mean_of(best, state.averaged)), weights, facts)
             mean_loss = sum(losses) / len(losses)
             losses = []
             state.curve.append({"step": state.step, "seconds": state.seconds, "loss": mean_loss, "score": score})
@@ -227,10 +228,16 @@ def mean_of(best: Path, last: nn.Module) -> nn.Module:
     return mean
 
 
-def _start(task: Task, options: Options, init: Path | str | None, given: Collection[str] | None) -> _State:
-    """``given``: as a checkpoint has it, which is gone on from; then ``init`` has no say any more."""
+def _start(task: Task, options: Options, init: Path | str | None, held: dict[str, Any]) -> _State:
+    """``held``: the checkpoint that is gone on from, if there is one; then ``init`` has no say any more.
+
+    From scratch the features learn with batch norms, where they have none: without, they hardly begin to.
+    """
     torch.manual_seed(options.seed)
     net = task.network()
+    if any(".norm." in name for name in held["net"]) if held else init is None:
+        normed(net)
+    given: Collection[str] | None = held.get("given")
     digest = ""
     if given is None:
         given = store.initialise(net, init) if init else frozenset()

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines.models.kinds import KINDS
-from pipelines.models.norms import normed
 from pipelines.models.shipped import finest
 from pipelines.training.augment import Augment, augmented
 from pipelines.training.brain import outline_loss
@@ -62,7 +61,6 @@ class Classify:
         judged_by: Places of the classes whose mean AUROC judges; empty: all.
         balance: 0: each picture is drawn as often as the others; 1: each class is.
         smoothing: Of the labels.
-        norms: The features learn with batch norms that the network does not have, as from scratch they must.
     """
 
     examples: Examples
@@ -77,7 +75,6 @@ class Classify:
     smoothing: float = 0.05
     measure: str = "mean AUROC"
     facts: dict[str, str] = field(default_factory=dict)
-    norms: bool = False
 
     def __post_init__(self) -> None:
         training, judged = self.examples.parted(self.options.fold)
@@ -93,7 +90,7 @@ class Classify:
         return math.ceil(len(self._batches.examples) / self.options.batch)
 
     def network(self) -> nn.Module:
-        return _made(self.kind, self.args, self.norms)
+        return network_of(self.kind, self.args)
 
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
         images, _, labels = self._batches.draw(step)
@@ -131,7 +128,6 @@ class Outline:
         names: Of the labels, in the order of the masks.
         empty: How often a picture without any outline is drawn, relative to one with.
         apart: The Dice that is learnt is of each picture by itself, not of the batch.
-        norms: As of ``Classify``.
     """
 
     examples: Examples
@@ -144,7 +140,6 @@ class Outline:
     apart: bool = False
     measure: str = "mean Dice"
     facts: dict[str, str] = field(default_factory=dict)
-    norms: bool = False
 
     def __post_init__(self) -> None:
         training, judged = self.examples.parted(self.options.fold)
@@ -160,7 +155,7 @@ class Outline:
         return math.ceil(len(self._batches.examples) / self.options.batch)
 
     def network(self) -> nn.Module:
-        return _made(self.kind, self.args, self.norms)
+        return network_of(self.kind, self.args)
 
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
         images, masks, _ = self._batches.draw(step)
@@ -196,11 +191,6 @@ def network_of(kind: str, args: dict[str, Any]) -> nn.Module:
         return KINDS[kind](**args)
     except TypeError as error:
         raise NoSuchNetwork(f"the network {kind} cannot stand here: it does not take {', '.join(args)}") from error
-
-
-def _made(kind: str, args: dict[str, Any], norms: bool) -> nn.Module:
-    net = network_of(kind, args)
-    return (normed(net) if norms else net).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def balanced(labels: Tensor, power: float) -> Tensor:

@@ -124,9 +124,8 @@ def pretrain(
 def _kept(task: Recognise | Restore, trained: Path, file: Path, facts: dict[str, str]) -> Path:
     """What another task can start from: of a network that compares its features, of one that restores all but the
     last layers."""
-    net = task.network()
+    net = plain(task.network())
     net.load_state_dict(store.tensors_of(trained))
-    plain(net)
     whole = net.encoder if isinstance(net, Siamese) else net
     fold = "none" if task.options.fold is None else str(task.options.fold)
     kept = {

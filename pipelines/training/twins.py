@@ -27,7 +27,6 @@ from torch import Tensor
 
 from pipelines.models import store
 from pipelines.models.foreign import Origin
-from pipelines.models.norms import plain
 from pipelines.training.cases import fold_of
 from pipelines.training.examples import Examples, group_of
 from pipelines.training.frozen import drawn, features_of, fitted
@@ -201,13 +200,13 @@ def _run(task: Classify | Outline, options: Options, out: Path, plan: Plan, whic
         raise BadPlan(f"{share:.0%} of the patients are {len(learnt)} pictures: too few to learn from")
     batches = math.ceil(len(learnt) / options.batch)
     options = replace(options, seed=seed, epochs=max(1, round(plan.steps / batches)))
-    smaller = replace(task, examples=part, options=options, norms=start.init is None)
+    smaller = replace(task, examples=part, options=options)
     folder = file.with_suffix("")
     result = fit(smaller, folder, options, init=start.init)
     net = smaller.network()
     net.load_state_dict(store.tensors_of(result.weights))
     with torch.inference_mode():
-        score = smaller.judge(plain(net))
+        score = smaller.judge(net.eval())
     if score is None:
         raise BadPlan(f"fold {plan.fold} has nothing to judge by")
     run = Run(share, _patients(learnt), len(learnt), seed, start.name, round(score, 5), round(result.seconds, 1))
