@@ -8,8 +8,10 @@ from pydicom import dcmread
 
 from node import delivery, dicomweb
 from node.destinations import Destination, outgoing
+from pipelines.evidence.check import LABEL_MAP
 from pipelines.forms import ENCODINGS, PRESETS, Wanted
 from tests import peers
+from tests.conformance import examples
 from tests.findings import blob, blurred, lesion, outlined, slices, study_of, written
 from tests.workplace import pacs
 
@@ -34,3 +36,17 @@ def test_every_object_comes_back_equal(tmp_path: Path) -> None:
             for name, one in zip(made, objects, strict=True):
                 (path,) = dicomweb.retrieve(web, tmp_path, one.study_uid, one.series_uid, one.sop_uid)
                 assert dcmread(path) == made[name], name
+
+
+@peers.needs("Orthanc")
+def test_an_orthanc_that_takes_known_classes_alone_takes_every_kind_but_label_maps(tmp_path: Path) -> None:
+    """As it is installed: by C-STORE, 1.10.1 knows no SOP class of Supplement 243."""
+    made = {tmp_path / f"{place}.dcm": each for place, (_, each) in enumerate(examples())}
+    for path, each in made.items():
+        each.save_as(path)
+    with peers.orthanc(tmp_path / "orthanc", UnknownSopClassAccepted=False) as orthanc:
+        answers = list(delivery.send(pacs("ORTHANC", orthanc.dicom_port), [outgoing(path) for path in made]))
+    taken = {answer.sop_uid for answer in answers if answer.verdict == "delivered"}
+    refused = {each.SOPClassUID for each in made.values() if each.SOPInstanceUID not in taken}
+    assert refused == {LABEL_MAP}
+    assert len(answers) == len(made)
