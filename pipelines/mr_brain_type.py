@@ -201,8 +201,8 @@ def agreed(judged: Sequence[Judged], areas: NDArray[np.float64], rule: Mapping[s
     mean = np.average([each.chances for each in judged], axis=0, weights=areas)
     if mean[3] > rule["without"]:
         raise WithheldStudy(
-            f"the {len(judged)} slices on which mr_brain outlines something look to it as if none of the three tumors "
-            f"were there ({mean[3]:.0%})"
+            f"none of the three tumors seems to be there ({mean[3]:.0%}), on the {len(judged)} slices on which "
+            "mr_brain outlines something"
         )
     shares = mean[:3] / mean[:3].sum()
     if shares.max() < rule["share"]:

@@ -98,7 +98,7 @@
           const name = measurement.TrackingIdentifier;
           const labels = measurement.labels.map(({ label, value }) => ({
             label: label === '363698007' ? 'Finding site' : label,
-            value: value.replace(/\.00 1$/, ''), // a count, whose unit is 1
+            value: value.replace(/\.00 1$| \{ratio\}$/, ''), // what has no unit
           }));
           if (name && !labels.some(each => each.label.startsWith(name))) {
             labels.unshift({ label: name, value: '' });
