@@ -20,6 +20,7 @@ from pipelines.evidence.seg import draw
 from pipelines.evidence.source import take_over
 from pipelines.evidence.stamp import Stamp
 from pipelines.evidence.tracking import tracks
+from pipelines.probability import Probability
 from pipelines.series import Series
 from tests.findings import ALGORITHM, STARTED
 
@@ -28,12 +29,15 @@ _NAMES = ("a", "b")
 _TYPES = {"unsigned char": "u1", "uint8": "u1", "short": "i2", "unsigned short": "u2", "int16": "i2", "uint16": "u2"}
 
 
-def written(series: Series, masks: tuple[NDArray[np.bool_], ...], path: Path, encoding: str = "BINARY") -> Path:
-    """The masks as segments 1, 2 … of one object."""
-    segments = [Segment(name, mask, codes.TISSUE, codes.TISSUE) for name, mask in zip(_NAMES, masks, strict=True)]
+def written(
+    series: Series, masks: tuple[NDArray[np.bool_], ...], path: Path, likely: tuple[Probability, ...] = ()
+) -> Path:
+    """The masks as segments 1, 2 … of one object: BINARY, or with their probabilities FRACTIONAL."""
+    each = zip(_NAMES, masks, likely or (None, None), strict=True)
+    segments = [Segment(name, mask, codes.TISSUE, codes.TISSUE, probability) for name, mask, probability in each]
     findings = Findings(series, tuple(Finding(codes.LESION, True, segment=each) for each in segments))
     stamp = Stamp(take_over(series.header), ALGORITHM, "job", STARTED)
-    drawn = draw(findings, tracks(findings.findings, "job"), stamp, encoding)
+    drawn = draw(findings, tracks(findings.findings, "job"), stamp, "FRACTIONAL" if likely else "BINARY")
     (object_,) = drawn.objects
     path.write_bytes(b"".join(part10(object_)))
     return path
@@ -41,6 +45,11 @@ def written(series: Series, masks: tuple[NDArray[np.bool_], ...], path: Path, en
 
 def by_highdicom(path: Path, series: Series) -> NDArray[np.bool_]:
     """(segments, frames, rows, columns), frames as the series has them."""
+    return fractions_by_highdicom(path, series).astype(bool)
+
+
+def fractions_by_highdicom(path: Path, series: Series) -> NDArray[Any]:
+    """The same with fractions, of 0 to 1."""
     read = hd.seg.segread(path)
     how: dict[str, Any] = {"ignore_spatial_locations": True, "assert_missing_frames_are_empty": True}
     if len(series.instances) == 1 and len(series.frames) > 1:
@@ -48,7 +57,7 @@ def by_highdicom(path: Path, series: Series) -> NDArray[np.bool_]:
         found = read.get_pixels_by_source_frame(series.header.SOPInstanceUID, numbers, **how)
     else:
         found = read.get_pixels_by_source_instance([frame.instance.SOPInstanceUID for frame in series.frames], **how)
-    return np.moveaxis(found, -1, 0).astype(bool)
+    return np.moveaxis(found, -1, 0)
 
 
 @dataclass(frozen=True, eq=False)

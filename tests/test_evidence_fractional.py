@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import highdicom as hd
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -16,7 +15,6 @@ from pipelines.evidence.check import check
 from pipelines.evidence.masks import seg_masks
 from pipelines.forms import Wanted
 from pipelines.probability import STEPS, Probability, held, in_steps, last_below
-from pipelines.series import Series
 from tests.findings import (
     GEOMETRIES,
     blob,
@@ -30,21 +28,12 @@ from tests.findings import (
     written,
 )
 from tests.peers import needs
-from tests.roundtrip import DCMQI, fractions_by_dcmqi, on_frames
+from tests.roundtrip import fractions_by_highdicom
 from tests.slices import enhanced
 from tests.validators import dumped
 
 FORMS = Wanted(segmentation="FRACTIONAL").forms
 REFERRING = Wanted("references", "FRACTIONAL").forms
-
-
-def by_highdicom(path: Path, series: Series) -> NDArray[np.float32]:
-    """(frames, rows, columns, segments) of 0 to 1."""
-    read, how = hd.seg.segread(path), {"ignore_spatial_locations": True, "assert_missing_frames_are_empty": True}
-    if len(series.instances) == 1 and len(series.frames) > 1:
-        numbers = [frame.number for frame in series.frames]
-        return read.get_pixels_by_source_frame(series.header.SOPInstanceUID, numbers, **how)
-    return read.get_pixels_by_source_instance([each.instance.SOPInstanceUID for each in series.frames], **how)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.2, 0.45, 0.475, 0.5, 0.999])
@@ -76,9 +65,9 @@ def test_probabilities_come_back_step_by_step(tmp_path: Path, geometry: str) -> 
         "PROBABILITY",
         STEPS,
     )
-    read = by_highdicom(tmp_path / "seg.dcm", series)
+    read = fractions_by_highdicom(tmp_path / "seg.dcm", series)
     for place, each in enumerate(masks):
-        assert np.array_equal(np.rint(read[..., place] * STEPS), likely[each].steps)
+        assert np.array_equal(np.rint(read[place] * STEPS), likely[each].steps)
         assert np.array_equal(seg_masks(tmp_path / "seg.dcm", series)[each], masks[each])
     assert made["seg.dcm"].SegmentsOverlap == "YES"
     assert check(made["sr.dcm"], source=series.instances, beside=tuple(made.values())) == ()
@@ -95,11 +84,11 @@ def test_so_do_those_of_pictures_and_of_multi_frame_images(tmp_path: Path, kind:
     for regions, forms in (("regions", FORMS), ("references", REFERRING)):
         made = written(outlined(series, *segments), study, tmp_path / regions, forms=forms)["seg.dcm"]
         if kind == "enhanced":
-            read = np.rint(by_highdicom(tmp_path / regions / "seg.dcm", series) * STEPS)
+            read = np.rint(fractions_by_highdicom(tmp_path / regions / "seg.dcm", series) * STEPS)
         else:  # highdicom wants a Pixel Spacing to read one
-            read = np.moveaxis(made.pixel_array[:, None], 0, -1)
+            read = made.pixel_array[:, None]
         for place, each in enumerate(segments):
-            assert np.array_equal(read[..., place], each.probability.steps)
+            assert np.array_equal(read[place], each.probability.steps)
             assert np.array_equal(seg_masks(tmp_path / regions / "seg.dcm", series)[each.label], each.mask)
 
 
@@ -141,7 +130,7 @@ def test_segments_of_one_label_on_several_pictures_are_one(tmp_path: Path) -> No
         tmp_path,
         forms=FORMS,
     )
-    read = by_highdicom(tmp_path / "seg.dcm", series)[..., 0]
+    read = fractions_by_highdicom(tmp_path / "seg.dcm", series)[0]
     assert np.array_equal(np.rint(read * STEPS), np.maximum(likely[0].steps, likely[1].steps))
     assert np.array_equal(seg_masks(tmp_path / "seg.dcm", series)["a"], masks[0] | masks[1])
 
@@ -217,16 +206,3 @@ def test_dciodvfy_and_dsrdump_find_no_error(tmp_path: Path, modality: str) -> No
     assert len(made) == 4
     assert [line for name in made for line in verdict(tmp_path / name)] == []
     assert [line for name in made if name.startswith("sr") for line in dumped(tmp_path / name)] == []
-
-
-@pytest.mark.skipif(not DCMQI.exists(), reason="not installed here: dcmqi")
-@pytest.mark.parametrize("geometry", ["axial", "reversed", "sagittal", "oblique"])
-def test_dcmqi_reads_the_same_steps_where_they_lie(tmp_path: Path, geometry: str) -> None:
-    study = study_of(slices(geometry=GEOMETRIES[geometry]), tmp_path / "in")
-    series = study.series[0]
-    segments = [
-        lesion(mask, name, blurred(mask)) for name, mask in zip("ab", (blob(series), blob(series, seed=3)), strict=True)
-    ]
-    written(outlined(series, *segments), study, tmp_path, forms=FORMS)
-    for volume, each in zip(fractions_by_dcmqi(tmp_path / "seg.dcm", tmp_path / "itk"), segments, strict=True):
-        assert np.array_equal(on_frames(volume, series), each.probability.steps)

@@ -7,9 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.probability import STEPS
+from tests.findings import blurred
 from tests.geometries import KINDS, masks_on, series_of
 from tests.lateralities import RIGHT_OR_LEFT, case, said_of
-from tests.roundtrip import DCMQI, by_dcmqi, by_highdicom, on_frames, written
+from tests.roundtrip import (
+    DCMQI,
+    by_dcmqi,
+    by_highdicom,
+    fractions_by_dcmqi,
+    fractions_by_highdicom,
+    on_frames,
+    written,
+)
 
 # dcmqi's volumes are boxes of one step: slices that lie unevenly, or shear out of the box, it cannot hold.
 BOXES = [number for number in range(24) if KINDS[number % len(KINDS)] not in ("unequal", "tilted")]
@@ -32,6 +42,19 @@ def test_dcmqi_reads_the_masks_back_where_they_lie(tmp_path: Path) -> None:
         found = by_dcmqi(written(series, masks, tmp_path / f"{number}.dcm"), tmp_path / str(number))
         for volume, mask in zip(found, masks, strict=True):
             assert np.array_equal(on_frames(volume, series), mask), (number, kind)
+
+
+def test_probabilities_come_back_step_by_step_too(tmp_path: Path) -> None:
+    for number in range(3 * len(KINDS)):
+        kind, series = series_of(number)
+        masks = masks_on(series, number)
+        likely = (blurred(masks[0], 0.3), blurred(masks[1], 0.6))
+        path = written(series, masks, tmp_path / f"{number}.dcm", likely)
+        steps = np.stack([each.steps for each in likely])
+        assert np.array_equal(np.rint(fractions_by_highdicom(path, series) * STEPS), steps), (number, kind)
+        if DCMQI.exists() and number in BOXES:
+            found = fractions_by_dcmqi(path, tmp_path / str(number))
+            assert np.array_equal([on_frames(volume, series) for volume in found], steps), (number, kind)
 
 
 def test_right_and_left_are_never_mistaken() -> None:
