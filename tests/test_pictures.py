@@ -15,7 +15,7 @@ from pipelines.models.certainty import familiar, probabilities, strangeness
 from pipelines.models.mobile import Conv
 from pipelines.models.precision import half_pays
 from pipelines.models.shipped import ModelCard, Networks
-from pipelines.models.store import DamagedWeights
+from pipelines.models.store import DamagedWeights, tensors_of
 from pipelines.pictures import Look
 from pipelines.training import calibrate, loop, ship_pictures
 from pipelines.training.augment import Augment, augmented
@@ -162,6 +162,41 @@ def test_an_outliner_learns_to_outline_discs(tmp_path: Path) -> None:
     result = loop.fit(outline(discs(), options), tmp_path, options)
     assert result.best is not None
     assert result.best > 0.8
+
+
+class TwoClues:
+    """One pixel tells the answer by a hair's breadth and always; the other by far and mostly."""
+
+    measure, facts, batches = "none", {}, 8
+
+    def network(self) -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 1))
+
+    def draw(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rng = np.random.default_rng(step)
+        truth = rng.integers(0, 2, 64)
+        faint, plain = 0.02 * (2 * truth - 1), 0.15 * (2 * truth - 1) + rng.normal(0, 0.1, 64)
+        images = np.stack([faint, plain], axis=1).astype(np.float32).reshape(64, 1, 1, 2)
+        return torch.from_numpy(images), torch.from_numpy(truth.astype(np.float32))[:, None]
+
+    def loss(self, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.binary_cross_entropy_with_logits(outputs.float(), truth)
+
+    def judge(self, _: torch.nn.Module) -> None:
+        return None
+
+
+def test_hardened_networks_do_not_rely_on_what_an_attack_can_turn(tmp_path: Path) -> None:
+    relied = {}
+    for hardened in (0.0, 0.03):
+        options = replace(OPTIONS, rate=0.1, weight_decay=0.0, epochs=50, hardened=hardened)
+        weights = loop.fit(TwoClues(), tmp_path / str(hardened), options).weights
+        assert facts_of(weights).get("hardened", "0.0") == str(hardened)
+        faint, plain = tensors_of(weights)["1.weight"][0].tolist()
+        assert plain > 1
+        relied[hardened] = faint / plain
+    assert relied[0.0] > 1
+    assert abs(relied[0.03]) < 0.3
 
 
 def test_a_teacher_outlines_pictures_that_nobody_did(tmp_path: Path) -> None:

@@ -62,11 +62,17 @@ def steps_on(line: Progress) -> Callable[[Step], None]:
 @click.option("--teacher", type=click.Path(path_type=Path), help="Weights that outline pictures which nobody did.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--device", help="cpu, or cuda; default: a GPU where there is one.")
+@click.option(
+    "--hardened",
+    default=0.0,
+    type=click.FloatRange(0, 0.5),
+    help="Learn from pictures that an attack has moved by this share of white.",
+)
 @click.option("--resume", is_flag=True, help="Go on where a stopped run left off.")
 def train(
     pipeline: str, data: str, labels: str | None, target: Path, budget: str | None, epochs: int | None,
     part: str | None, splits: tuple[str, ...], fold: str, init: str | None, teacher: Path | None, seed: int,
-    device: str | None, resume: bool,
+    device: str | None, hardened: float, resume: bool,
 ) -> None:  # fmt: skip
     """Train a pipeline's network on labelled studies; resumable, with a learning curve as a picture.
 
@@ -95,6 +101,7 @@ def train(
                 init=init,
                 teacher=teacher,
                 device=device,
+                hardened=hardened,
                 resume=resume,
                 progress=show,
             )

@@ -25,6 +25,7 @@ from pipelines.models.folding import laid_out
 from pipelines.models.foreign import Origin
 from pipelines.models.norms import normed, plain
 from pipelines.models.precision import half_pays
+from pipelines.training.attack import attacked
 from pipelines.training.placing import keep_freed, moved
 
 
@@ -85,6 +86,7 @@ class Options:
     seed: int = 0
     fold: int | None = 4
     device: str = "cpu"  # that the network is on; "cuda": a GPU
+    hardened: float = 0.0  # how far an attack may move each value of a batch before it is learnt from
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,8 @@ def _refuse_another(file: Path, options: Options) -> None:
 def _facts(options: Options) -> dict[str, str]:
     """What the weights' own header says: ``ship`` must know which patients a member has not seen."""
     fold = "none" if options.fold is None else str(options.fold)
-    return {"network": options.network, "fold": fold, "seed": str(options.seed)}
+    said = {"network": options.network, "fold": fold, "seed": str(options.seed)}
+    return said | ({"hardened": str(options.hardened)} if options.hardened else {})
 
 
 def mean_of(best: Path, last: nn.Module) -> nn.Module:
@@ -270,9 +273,17 @@ def _one_step(state: _State, task: Task, options: Options) -> float:
     images, truth = moved(task.draw(state.step), options.device)
     state.net.train()
     torch.manual_seed(options.seed * 1_000_003 + state.step)  # dropout, the same after a resume
-    with torch.autocast(options.device.split(":")[0], torch.bfloat16, enabled=half_pays(options.device)):
-        outputs = state.net(images)
-    loss = task.loss(outputs, truth)
+
+    def lost(batch: Tensor) -> Tensor:
+        with torch.autocast(options.device.split(":")[0], torch.bfloat16, enabled=half_pays(options.device)):
+            outputs = state.net(batch)
+        return task.loss(outputs, truth)
+
+    if options.hardened:  # one step from a random start does nearly what many do (Wong et al. 2020)
+        images = attacked(
+            images, lost, bound=options.hardened, inside=(float(images.min()), float(images.max())), steps=1
+        )
+    loss = lost(images)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.net.parameters(), 1.0)
