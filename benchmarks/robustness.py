@@ -45,7 +45,10 @@ def _opacity(row: Row, _: Path) -> Truth | None:
 
 
 def _lesion(row: Row, labels: Path) -> Truth | None:
-    return Truth(masks=(np.asarray(Image.open(labels / row["mask"])) > 0)[None]) if row["mask"] else None
+    """On the slices of FLAIR, which is what is outlined; the index gives those of T1 the same masks."""
+    if not row["mask"] or row["sequence"] != "FLAIR":
+        return None
+    return Truth(masks=(np.asarray(Image.open(labels / row["mask"])) > 0)[None])
 
 
 # What is known of the pictures, for pipelines whose recipe does not say so, or says more than radiologists do.
@@ -54,7 +57,9 @@ JUDGED_BY = {
         "findings": Judged(_opacity, classes=("opacity",), columns=("rsna_class",)),
         "outline": Judged(drawn, labels=OUTLINES, columns=("mask", "mask_heart")),
     },
-    "mr_brain": {"outline": Judged(_lesion, labels=(mr_brain.LABEL,), whole=True, columns=("mask", "institution"))},
+    "mr_brain": {
+        "outline": Judged(_lesion, labels=(mr_brain.LABEL,), whole=True, columns=("mask", "sequence", "institution"))
+    },
 }
 COLUMNS = ("study_uid", "series_uid", "sop_uid", "file", "patient_id", "split")
 

@@ -26,11 +26,12 @@ from pipelines.instance import text
 from pipelines.pictures import Look
 from pipelines.pixels import BadPixels
 from pipelines.probability import Probability, held, in_steps
+from pipelines.quality import complaint
 from pipelines.series import Series
 from pipelines.study import Study
 from pipelines.windows import MM, SIDE, at_scale, corners, cut, from_scale, put_together
 
-CARD = Path(__file__).parent / "weights" / "ct_chest-1.1.0.json"
+CARD = Path(__file__).parent / "weights" / "ct_chest-1.2.0.json"
 LABEL = "tumor"
 LOOK = Look((2 * SIDE, 2 * SIDE), window=(-1350.0, 150.0))  # HU; twice as fine as the patch, for a smooth outline
 DOMAIN = Domain(
@@ -68,6 +69,8 @@ class LungTumour(Carded):
             raise WithheldStudy(f"the slices cannot be read: {error}") from error
         loaded = time.perf_counter()
         is_patch = all(n * mm <= (SIDE + 1) * MM for n, mm in zip(volume.shape[1:], spacing, strict=True))
+        if is_patch:
+            self._refuse_unlike(volume, spacing)
         threshold = self.card.points["outline"]["thresholds"][LABEL]
         step = 1 if is_patch else step_of(series)
         mask, steps = np.zeros(volume.shape, bool), np.zeros(volume.shape, np.uint8)
@@ -82,6 +85,17 @@ class LungTumour(Carded):
         finding = _finding(mask, Probability(held(steps, mask, threshold), threshold), series)
         return Findings(series, (finding,), (series,), tuple(notes), self.device, stages)
 
+    def _refuse_unlike(self, volume: NDArray[np.float32], spacing: tuple[float, float]) -> None:
+        """Of patches alone: how sharp whole slices are was never measured.
+
+        Raises:
+            WithheldStudy: If most slices are blurred or coarse.
+        """
+        usual = self.card.points["outline"].get("quality", {})
+        said = [each for picture in volume if (each := complaint(window(at_scale(picture, spacing)), usual))]
+        if 2 * len(said) > len(volume):
+            raise WithheldStudy(f"a patch {said[0]}")
+
     def chances(self, picture: NDArray[np.float32], spacing: tuple[float, float]) -> NDArray[np.float32]:
         """Of a tumour at each pixel of a slice (rows, columns) in HU."""
         small = at_scale(picture, spacing)
@@ -94,6 +108,12 @@ class LungTumour(Carded):
         views = [self._networks.logits("outline", images.flip(axes)).sigmoid().mean(0).flip(axes) for axes in ways]
         chances = F.avg_pool2d(torch.stack(views).mean(0), 2)[:, 0]  # (windows, SIDE, SIDE)
         return from_scale(put_together(chances, places, (small.shape[0], small.shape[1])), picture.shape, spacing)
+
+
+def window(picture: NDArray[np.float32]) -> torch.Tensor:
+    """(1, rows, columns), 0 to 1: a slice at 2 mm as the networks are shown it, but not yet twice as fine."""
+    low, high = LOOK.window or (0.0, 1.0)
+    return torch.from_numpy((picture[None] - low) / (high - low)).float().clamp(0, 1)
 
 
 _FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))

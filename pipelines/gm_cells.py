@@ -3,7 +3,8 @@
     picture → smear, nuclei or neither → a box per cell, or numbered nuclei with boxes and their outline → counts
 
 Which of the two a picture shows is taken from its headers where they tell, else from the picture; what looks like
-neither is withheld. It writes nothing, and what it says is not a diagnosis.
+neither is withheld, and so is what was taken as no picture of the training was. It writes nothing, and what it says is
+not a diagnosis.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pipelines import nuclei, smears
@@ -26,10 +28,11 @@ from pipelines.instance import items, text
 from pipelines.models.certainty import probabilities
 from pipelines.pictures import Look, Picture, by_size, pictures
 from pipelines.probability import Probability, held, in_steps
+from pipelines.quality import complaint
 from pipelines.series import Series
 from pipelines.study import BadPixels, Study
 
-CARD = Path(__file__).parent / "weights" / "gm_cells-1.1.0.json"
+CARD = Path(__file__).parent / "weights" / "gm_cells-1.2.0.json"
 # Organs are not read: which tissues the nuclei of the training are of is not known.
 DOMAIN = Domain("a microscope picture", frozenset({"GM", "SM"}), frozenset({"BLOOD"}))
 NUCLEI, SMEAR, OTHER = KINDS = ("nuclei", "blood smear", "other")
@@ -135,8 +138,13 @@ class Cells(Carded):
         logits = self._networks.logits("kind", LOOK.at(picture.pixels).image[None]).mean(0)[0]
         return dict(zip(KINDS, probabilities(logits, self.card.points["kind"]).tolist(), strict=True))
 
+    def _refuse_unlike(self, image: torch.Tensor, role: str) -> None:
+        if said := complaint(image, self.card.points[role].get("quality", {})):
+            raise WithheldStudy(f"a picture {said}")
+
     def _nuclei_of(self, picture: Picture) -> _Read:
         view = nuclei.shown(picture.pixels)
+        self._refuse_unlike(view.picture, "nuclei")
         maps = nuclei.merged(self._networks.logits("nuclei", nuclei.mirrored(view.image)))
         rows, columns = view.size
         likely, core = (each[:rows, :columns].numpy() for each in maps)
@@ -162,6 +170,7 @@ class Cells(Carded):
         if picture.pixels.ndim != 3:
             raise WithheldStudy("the blood smear is not in colour: only stained smears in colour are read")
         view = smears.shown(picture.pixels.astype(np.uint8))
+        self._refuse_unlike(view.picture, "smears")
         maps = smears.merged(self._networks.logits("smears", smears.mirrored(view.image)))
         found = smears.cells(maps, view, self._smears)
         uids, fits = (picture.sop_uid,), self.card.points["smears"]["certainty"]

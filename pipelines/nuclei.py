@@ -33,6 +33,11 @@ class Shown:
     size: tuple[int, int]
     shape: tuple[int, int]
 
+    @property
+    def picture(self) -> torch.Tensor:
+        """The image without what it was padded by."""
+        return self.image[:, : self.size[0], : self.size[1]]
+
 
 @dataclass(frozen=True)
 class Rule:

@@ -23,10 +23,11 @@ from pipelines.domain import Domain
 from pipelines.evidence import codes
 from pipelines.pictures import Picture, alone, by_size, pictures
 from pipelines.probability import Probability, held, in_steps
+from pipelines.quality import complaint, of_colours
 from pipelines.series import Series
 from pipelines.study import BadPixels, Study
 
-CARD = Path(__file__).parent / "weights" / "op_retina-1.1.0.json"
+CARD = Path(__file__).parent / "weights" / "op_retina-1.2.0.json"
 LABEL = "vessel"
 DOMAIN = Domain("a photograph of the fundus", frozenset({"OP"}), frozenset({"EYE", "RETINA", "FUNDUS"}))
 MOST_PICTURES = 12  # of a series
@@ -84,11 +85,14 @@ class Retina(Carded):
     def _outlined(self, picture: Picture) -> _Outlined:
         if picture.pixels.ndim != 3:
             raise WithheldStudy("the photograph is grey: photographs in colour were validated")
+        points, pixels = self.card.points["vessels"], picture.pixels.astype(np.uint8)
         try:
-            view = fundus.shown(picture.pixels.astype(np.uint8))
+            view = fundus.shown(pixels)
         except fundus.NoFundus as error:
             raise WithheldStudy(f"the photograph does not look like a fundus: {error}") from error
-        likely, threshold = view.back(self.probabilities(view)), self.card.points["vessels"]["threshold"]
+        if said := complaint(of_colours(pixels), points.get("quality", {})):
+            raise WithheldStudy(f"the photograph {said}")
+        likely, threshold = view.back(self.probabilities(view)), points["threshold"]
         mask = likely > threshold
         return _Outlined(picture.sop_uid, mask, held(in_steps(likely), mask, threshold), view.field)
 

@@ -34,6 +34,12 @@ class Shown:
     scale: float
     shape: tuple[int, int]
 
+    @property
+    def picture(self) -> torch.Tensor:
+        """The image without what is beside the picture."""
+        rows, columns = (max(1, round(size * self.scale)) for size in self.shape)
+        return self.image[:, :rows, :columns]
+
 
 @dataclass(frozen=True)
 class Cell:

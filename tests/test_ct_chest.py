@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pydicom.dataset import Dataset
+from scipy.ndimage import gaussian_filter
 
 from pipelines.base import UnsuitableStudy, WithheldStudy
 from pipelines.ct_chest import CARD, LABEL, UNMEASURED, LungTumour, step_of
@@ -155,3 +156,12 @@ def test_tumours_of_real_patches_are_outlined(pipeline: LungTumour, real: Wrappe
     assert not any(UNMEASURED in run.notes for run in runs)
     if shutil.which("dciodvfy"):
         assert [verdict(file) for file in runs[0].objects] == [[] for _ in runs[0].objects]
+
+
+@needs_weights(CARD)
+@needs_shared("data", "ct_lung_tumour_patches")
+def test_patches_that_were_blurred_are_withheld(pipeline: LungTumour, real: Wrapped, tmp_path: Path) -> None:
+    patches = real.studies[0].series[0].volume()
+    assert pipeline(study_of(ct(list(patches), 2.0), tmp_path / "sharp"))
+    with pytest.raises(WithheldStudy, match="a patch is blurred"):
+        pipeline(study_of(ct([gaussian_filter(each, 2.0) for each in patches], 2.0), tmp_path / "blurred"))

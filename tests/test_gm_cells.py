@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pydicom import dcmread
 
 from pipelines import nuclei, smears
@@ -21,6 +22,7 @@ from pipelines.reading import read
 from pipelines.run import Run
 from pipelines.study import Study, read_folder
 from pipelines.training import smears as smear_task
+from pipelines.training.corruptions import corruptions, greys_of
 from pipelines.training.labelled import LabelledPicture, labelled_pictures
 from pipelines.training.loop import Options
 from pipelines.training.matching import counts, matched
@@ -102,12 +104,20 @@ def test_every_nucleus_has_a_group_of_its_own_in_the_report(pipeline, tmp_path):
 
 
 @needs_weights(CARD)
-def test_what_the_headers_say_decides_and_a_contradiction_is_noted(pipeline, tmp_path):
+def test_what_the_headers_say_decides(pipeline, tmp_path):
     study = study_of(tmp_path / "in", photograph(discs(PLACES), "GM", BodyPartExamined="BLOOD"))
     assert said_kind(study.series[0]) == SMEAR
+    with pytest.raises(WithheldStudy, match="a picture is dark"):  # as no smear is: so it was taken for one
+        pipeline(study)
+
+
+@needs_weights(CARD)
+@needs_shared("data", "blood_cells_bccd")
+def test_a_contradiction_between_headers_and_look_is_noted(pipeline, tmp_path):
+    study = study_of(tmp_path / "in", photograph(real_smear(), "GM", SeriesDescription="NUCLEI"))
     found = run(pipeline, study, tmp_path / "out")
-    assert any("but it looks like a picture of nuclei" in note for note in found.notes)
-    assert {each.label for each in found.findings} >= set(smears.CLASSES)
+    assert any("but it looks like a blood smear" in note for note in found.notes)
+    assert found.findings[0].label == "nucleus"
 
 
 @pytest.mark.parametrize(
@@ -282,10 +292,7 @@ def test_a_warp_moves_picture_and_truth_alike():
 @needs_weights(CARD)
 @needs_shared("data", "blood_cells_bccd")
 def test_a_real_smear_is_read_with_its_white_cell(pipeline, tmp_path):
-    from PIL import Image
-
-    pixels = np.asarray(Image.open(SETS / "blood_cells_bccd" / "dev/images/BloodImage_00000.jpg").convert("RGB"))
-    found = run(pipeline, study_of(tmp_path / "in", photograph(pixels, "GM")), tmp_path / "out")
+    found = run(pipeline, study_of(tmp_path / "in", photograph(real_smear(), "GM")), tmp_path / "out")
     assert found.status == "read"
     assert "by its look it is taken for a blood smear" in " ".join(found.notes)
     boxes = {kind: [f.box for f in found.findings if f.label == kind and f.box] for kind in smears.CLASSES}
@@ -295,6 +302,31 @@ def test_a_real_smear_is_read_with_its_white_cell(pipeline, tmp_path):
         summary = next(f for f in found.findings if f.label == kind and not f.box)
         assert summary.measurements[0].value == len(boxes[kind])
         assert summary.present == bool(boxes[kind])
+
+
+@needs_weights(CARD)
+@needs_shared("data", "blood_cells_bccd")
+@pytest.mark.parametrize(
+    ("name", "degree", "why"),
+    [
+        ("compression", 10, "blocks of compression"),
+        ("photon noise", 60, "is noisy"),
+        ("exposure", 0.6, "is dark"),
+        ("exposure", 1.5, "is bright|cut off at white"),
+        ("colour cast", 0.25, "too much red"),
+    ],
+)
+def test_a_real_smear_that_was_spoilt_is_withheld_and_says_why(name, degree, why, pipeline, tmp_path):
+    held = real_smear().astype(np.float32)
+    (corruption,) = (each for each in corruptions("GM") if each.name == name)
+    spoilt = corruption.spoil(held, degree, greys_of([held], "GM"), np.random.default_rng(0))
+    pixels = spoilt.round().clip(0, 255).astype(np.uint8)
+    with pytest.raises(WithheldStudy, match=why):
+        pipeline(study_of(tmp_path, photograph(pixels, "GM", BodyPartExamined="BLOOD")))
+
+
+def real_smear() -> np.ndarray:
+    return np.asarray(Image.open(SETS / "blood_cells_bccd" / "dev/images/BloodImage_00000.jpg").convert("RGB"))
 
 
 def smear(tmp_path: Path) -> LabelledPicture:

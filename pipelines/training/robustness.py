@@ -66,7 +66,7 @@ def spoil(rows: Sequence[Row], data: Path, out: Path, corruption: Corruption, de
         # the slices of an MR series are shown alike; other pictures each by themselves
         series.setdefault(row["series_uid"] if modality == "MR" else row["file"], []).append((place, row))
     for own in series.values():
-        held = [_values(data / row["file"]) for _, row in own]
+        held = [values_of(data / row["file"]) for _, row in own]
         greys = greys_of(held, modality)
         for (place, row), values in zip(own, held, strict=True):
             spoilt = corruption.spoil(values, degree, greys, np.random.default_rng(place))
@@ -77,7 +77,7 @@ def spoil(rows: Sequence[Row], data: Path, out: Path, corruption: Corruption, de
             with_pixels(ds, (spoilt - intercept) / slope if values.ndim == 2 else spoilt).save_as(file)
 
 
-def _values(file: Path) -> Pixels:
+def values_of(file: Path) -> Pixels:
     """Modality values (rows, columns), or RGB (rows, columns, 3)."""
     header = open_instance(file)
     pixels = decode(header).astype(np.float32)
