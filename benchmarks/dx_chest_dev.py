@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import dcmread
 
-from pipelines.dx_chest import OUTLINES, SAID, cardiothoracic_ratio
+from pipelines.dx_chest import CARD, OUTLINES, SAID, cardiothoracic_ratio
 from pipelines.training.metrics import auroc, dice
 
 COLUMNS = {"edema": "Edema"}  # of the set's labels
@@ -172,7 +172,7 @@ def outlines(data: Path, labels: Path, split: str) -> dict[str, Any]:
 
 def page(said: dict[str, dict[str, Any]], split: str) -> str:
     lines = [
-        f"# dx_chest 1.1.0 on the split `{split}`",
+        f"# {CARD.stem.replace('-', ' ')} on the split `{split}`",
         "",
         "How to repeat it, with the DICOM of both sets, as `to_dicom.py` makes it:",
         "",
@@ -207,6 +207,7 @@ def main() -> None:
     parser.add_argument("--split", default="dev")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     said: dict[str, dict[str, Any]] = {}
     if args.findings:
         said["findings"] = findings(args.findings[0], args.split)

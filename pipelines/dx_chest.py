@@ -31,7 +31,7 @@ from pipelines.probability import Probability, held, in_steps
 from pipelines.series import Series
 from pipelines.study import BadPixels, Study
 
-CARD = Path(__file__).parent / "weights" / "dx_chest-1.1.0.json"
+CARD = Path(__file__).parent / "weights" / "dx_chest-1.2.0.json"
 DOMAIN = Domain(
     "a frontal X-ray of the chest",
     modalities=frozenset({"CR", "DX"}),
