@@ -285,7 +285,8 @@ class _Shipped:
             weights = loop.fit(task, folder / role, replace(OPTIONS, epochs=2)).weights
             parts.append(ship_pictures.Part(role, folder, folder, {0: weights}))
         self.card = folder / "discs-1.0.0.json"
-        self.said = ship_pictures.ship("discs", parts, self.card, version="1.0.0")
+        quality = {"discs class": {"quality": {"light": [0.2, 0.6]}}}
+        self.said = ship_pictures.ship("discs", parts, self.card, version="1.0.0", quality=quality)
         self.folder = folder
 
 
@@ -301,6 +302,7 @@ def test_what_ships_says_what_its_members_said(tmp_path: Path, monkeypatch: pyte
         assert torch.allclose(networks.logits("class", images)[0], net(images), atol=near)
     assert networks.logits("outline", images, batch=4).shape == (1, 6, 1, 64, 64)
     assert card.points["class"]["classes"] == ["disc"]
+    assert card.points["class"]["quality"] == {"light": [0.2, 0.6]}
     assert set(card.points["outline"]["thresholds"]) == {"disc"}
     assert set(networks.beside("class")) == {"mean", "axes", "texture_mean", "texture_axes", "usual"}
     assert shipped.said["class"]["n"] == len(classify(discs()).judged)

@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -64,11 +65,21 @@ def main() -> None:
     parser.add_argument("--version", default="1.0.0")
     parser.add_argument("--eight-bits", action="store_true", help="half as large; the folds judge the rounded weights")
     parser.add_argument("--split", action="append", help="splits that the members were trained on; default: train")
+    parser.add_argument("--quality", type=Path, help="ranges of how pictures are taken, from benchmarks/quality.py")
     args = parser.parse_args()
+    quality = json.loads(args.quality.read_text()) if args.quality else {}
     try:
         parts = [Part(role, Path(data), Path(labels), members_of(rest)) for role, data, labels, *rest in args.part]
         splits = args.split or ("train",)
-        said = ship(args.pipeline, parts, args.card, version=args.version, splits=splits, eight_bits=args.eight_bits)
+        said = ship(
+            args.pipeline,
+            parts,
+            args.card,
+            version=args.version,
+            splits=splits,
+            eight_bits=args.eight_bits,
+            quality=quality,
+        )
     except ValueError as error:
         parser.error(str(error))
     print(json.dumps(said, indent=1))  # noqa: T201
@@ -82,11 +93,13 @@ def ship(
     version: str,
     splits: Collection[str] = ("train",),
     eight_bits: bool = False,
+    quality: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Write ``card`` and the weights beside it, and give what the folds said of each role.
 
     Args:
         eight_bits: Ship the weights rounded (``pipelines.models.eighths``), and judge them so.
+        quality: Ranges of ``pipelines.quality`` by pipeline and role, as ``quality.json`` has them.
 
     Raises:
         ValueError: If the file would be too large to be shipped.
@@ -104,6 +117,8 @@ def ship(
             tensors |= {f"{len(members)}.{name}": value for name, value in own.items()}
             members.append(Member(part.role, tasks[fold].kind, tasks[fold].args))
         points[part.role], said[part.role], beside = _points(tasks, nets)
+        if ranges := quality.get(f"{pipeline} {part.role}"):
+            points[part.role]["quality"] = ranges["quality"]
         tensors |= {f"{part.role}.{name}": value.float() for name, value in beside.items()}
     packed = pack_roles(members, tensors, points, card, name=pipeline, version=version)
     return said | {"card": str(packed)}
