@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 LEAST = 0.9  # share of the encoder's tensors that a file must give
 _NESTED = ("state_dict", "model_state_dict", "model", "net", "network_weights", "state_dict_ema")
@@ -150,11 +151,16 @@ def _timm_mobilenet(given: dict[str, Tensor]) -> dict[str, Tensor]:
         expands = any(name.startswith(f"{start}conv_pwl.") for name in given)
         layers = _EXPANDED if expands else _PLAIN
         renamed |= {f"{start}{theirs}.": f"features.{place}.conv.{ours}." for theirs, ours in layers.items()}
-    return {renamed.get(_parted(name)[0], _parted(name)[0]) + _parted(name)[1]: each for name, each in given.items()}
+    return _renamed(given, renamed)
 
 
 _PLAIN = {"conv_dw": "0.0", "bn1": "0.1", "conv_pw": "1", "bn2": "2"}
 _EXPANDED = {"conv_pw": "0.0", "bn1": "0.1", "conv_dw": "1.0", "bn2": "1.1", "conv_pwl": "2", "bn3": "3"}
+
+
+def _renamed(given: dict[str, Tensor], layers: dict[str, str]) -> dict[str, Tensor]:
+    """``layers``: our name of a layer by theirs, both with the dot at the end."""
+    return {layers.get(_parted(name)[0], _parted(name)[0]) + _parted(name)[1]: each for name, each in given.items()}
 
 
 def _parted(name: str) -> tuple[str, str]:
@@ -194,7 +200,7 @@ def _lite(given: dict[str, Tensor]) -> dict[str, Tensor]:
         start = f"_blocks.{place}."
         layers = _LITE_EXPANDED if f"{start}_expand_conv.weight" in given else _LITE_PLAIN
         renamed |= {f"{start}{theirs}.": f"features.{place + 1}.conv.{ours}." for theirs, ours in layers.items()}
-    return {renamed.get(_parted(name)[0], _parted(name)[0]) + _parted(name)[1]: each for name, each in given.items()}
+    return _renamed(given, renamed)
 
 
 _LITE_PLAIN = {"_depthwise_conv": "0.0", "_bn1": "0.1", "_project_conv": "1", "_bn2": "2"}
@@ -213,10 +219,10 @@ def _folded(given: dict[str, Tensor]) -> dict[str, Tensor]:
         conv = f"{stem}.{int(number) - 1}." if number.isdigit() else ""
         if f"{conv}weight" not in made or f"{norm}weight" not in made:
             continue
-        scale = made[f"{norm}weight"] / (made[name] + eps).sqrt()
-        weight = made[f"{conv}weight"]
-        made[f"{conv}bias"] = made[f"{norm}bias"] - made[f"{norm}running_mean"] * scale
-        made[f"{conv}weight"] = weight * scale.view(-1, *[1] * (weight.dim() - 1))
+        mean, variance, gain, shift = (made[norm + each] for each in ("running_mean", "running_var", "weight", "bias"))
+        made[f"{conv}weight"], made[f"{conv}bias"] = fuse_conv_bn_weights(
+            made[f"{conv}weight"], None, mean, variance, eps, gain, shift
+        )
         for last in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
             made.pop(norm + last, None)
     return made
